@@ -111,14 +111,19 @@ class _Curve:
     """R(u, p(t)) = 0 as `arclength` asks for it."""
 
     def __init__(
-        self, layout: Layout, along: Callable[[float], Floats], slope: Callable[[float], Floats]
+        self,
+        layout: Layout,
+        along: Callable[[float], Floats],
+        slope: Callable[[float], Floats],
+        watch: Watch,
     ) -> None:
-        self.layout, self.along, self.slope = layout, along, slope
+        self.layout, self.along, self.slope, self.watch = layout, along, slope, watch
         self.scaled = np.inf  # largest residual, relative to what cancels in it, at the last point asked for
 
     def __call__(self, u: Floats, t: float) -> arclength.Values | None:
         layout = self.layout
         machine = layout.machine
+        self.watch.tick("continuation: t = {:.6g}", t)
         p = self.along(t)
         if not (np.isfinite(u).all() and np.isfinite(p).all()):
             return None
@@ -207,7 +212,7 @@ def trace(
     watch: Watch,
 ) -> Branch:
     """The branch through `start`, which solves the system at t = first, until t = last or back at first."""
-    curve = _Curve(layout, along, slope)
+    curve = _Curve(layout, along, slope, watch)
     span = abs(last - first)
     if not (np.isfinite(span) and span > 0.0 and step > 0.0):
         raise DeclarationError(
@@ -221,7 +226,6 @@ def trace(
     )
     try:
         for node in nodes:
-            watch.tick("continuation: {} points, t = {:.6g}", len(ts), node.t)
             if before is None:
                 before = node
                 continue

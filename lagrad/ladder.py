@@ -39,6 +39,8 @@ NEARLY = 1e-8  # |F| / typical magnitude from which on a multiple root is looked
 STEADY = 6  # successive steps that show linear convergence
 LINEAR = (0.3, 0.95)  # their contraction: 1/2 at a double root, 0.9 at a tenfold one
 PATIENCE = 10  # how often Newton's method is given its iterations again, if it only ran out of them
+MOVE = 0.01  # share of their sizes by which states are moved to see whether a residual grows
+GROWTH = 10.0  # by which factor it must
 LONGEST = 1000  # full Newton steps to a multiple root: a tenfold one takes 350
 HAND_OVER = (10, 20, 40, 80, 160, 320, 640)  # iterations after which Newton's method is tried in between
 
@@ -63,9 +65,7 @@ class Reached:
     promising: bool  # whether Newton's method should take over from here
 
 
-Newton = Callable[
-    [Floats], tuple[int, int]
-]  # from this u, leaving its result in the block: (status, iterations)
+Newton = Callable[[Floats], tuple[int, int]]  # from u, leaving its result in the block: (status, iterations)
 ACCEPTED = (forward.SOLVED, forward.MULTIPLE_ROOT)
 
 
@@ -115,13 +115,10 @@ def trust_region(block: BlockEquations, start: Point, most: int, watch: Watch) -
                 expected = phi - _merit(r + a.times(step))
                 gained = phi - _merit(rows * trial.r)
                 ratio = gained / expected if expected > 0.0 else (1.0 if gained > 0.0 else 0.0)
-            radius = (
-                max(radius, 2.0 * length)
-                if ratio > 0.75
-                else radius
-                if ratio > 0.25
-                else 0.25 * min(radius, length)
-            )
+            if ratio > 0.75:
+                radius = max(radius, 2.0 * length)
+            elif not ratio > 0.25:
+                radius = 0.25 * min(radius, length)
             if trial is not None and ratio > 1e-4:
                 at = trial
                 break
@@ -161,7 +158,6 @@ def levenberg_marquardt(block: BlockEquations, start: Point, most: int, watch: W
     columns = np.zeros(block.n)
     ones = np.ones(block.n)
     for k in range(most):
-        watch.tick("block {}: Levenberg–Marquardt, {} iterations", block.block, k)
         if k in HAND_OVER or at.scaled_residual <= CLOSE:
             yield Reached(at, k, "handed over", True)
         columns = np.maximum(columns, _column_norms(at.by_u))
@@ -175,6 +171,7 @@ def levenberg_marquardt(block: BlockEquations, start: Point, most: int, watch: W
             damping = 1e-3
         phi = _merit(at.r)
         while True:
+            watch.tick("block {}: Levenberg–Marquardt, {} iterations", block.block, k)
             step = a.damped(at.r, damping)
             u = block.within(at.u, at.u + w * step)
             step = (u - at.u) / w
@@ -211,12 +208,12 @@ def pseudo_transient(block: BlockEquations, start: Point, most: int, watch: Watc
     at, time = start, 0.1
     size = float(np.linalg.norm(rows * at.r))
     for k in range(most):
-        watch.tick("block {}: pseudo-transient continuation, {} iterations", block.block, k)
         if k in HAND_OVER or at.scaled_residual <= CLOSE:
             yield Reached(at, k, "handed over", True)
         r, a = rows * at.r, at.by_u.scaled(rows, w)
         signs = np.where(a.diagonal() < 0.0, -1.0, 1.0)
         while True:
+            watch.tick("block {}: pseudo-transient continuation, {} iterations", block.block, k)
             step = a.shifted(signs / time).solve(-r)
             trial = None
             if np.isfinite(step).all():
@@ -271,11 +268,9 @@ def fixed_point_homotopy(block: BlockEquations, start: Point, most: int, watch: 
 
 
 def _inside(block: BlockEquations, u: Floats) -> Point | None:
-    return (
-        block.at(u)
-        if np.isfinite(u).all() and (u >= block.lower).all() and (u <= block.upper).all()
-        else None
-    )
+    if not (np.isfinite(u).all() and (u >= block.lower).all() and (u <= block.upper).all()):
+        return None
+    return block.at(u)
 
 
 def _track(
@@ -283,14 +278,18 @@ def _track(
 ) -> Iterator[Reached]:
     """Follow a homotopy from t = 0, first with t growing, then with t falling; where t crosses 1 is a root."""
     total = 0
+
+    def watched(u: Floats, t: float) -> arclength.Values | None:
+        watch.tick("block {}: homotopy, {} steps, t = {:.3g}", block.block, total, t)
+        return curve(u, t)
+
     for towards in (1.0, -1.0):
         before: arclength.Node | None = None
         ended = "the path cannot be followed any further"
         last = start.u
         for node in arclength.follow(
-            curve, start.u, 0.0, towards, scale=block.scale, w_t=1.0, first=0.1, longest=1.0
+            watched, start.u, 0.0, towards, scale=block.scale, w_t=1.0, first=0.1, longest=1.0
         ):
-            watch.tick("block {}: homotopy, {} steps, t = {:.3g}", block.block, total, node.t)
             total += 1
             last = node.u
             if before is not None and (before.t - 1.0) * (node.t - 1.0) <= 0.0 and before.t != node.t:
@@ -393,9 +392,10 @@ def _settle(
 def doubt(block: BlockEquations, tolerance: float) -> str:
     """Why the block's point, accepted by Newton's test although its Jacobian is singular, is no root; or "".
 
-    Far out along a null vector of the Jacobian terms grow until rounding hides any residual, and where all terms
-    underflow there is none to be seen. So a residual must also be small beside the terms that the declared sizes of
-    the states give, and a row without any terms must have some when the states move a little.
+    Far out along a null vector of the Jacobian terms grow until rounding hides any residual; where a function
+    saturates or underflows residuals do not depend on the states any more; where it oscillates faster than the
+    states are resolved they are anything. So a residual must also be small beside the terms that the declared sizes
+    of the states give, and it must grow well beyond what it is when the states move by a share of their sizes.
     """
     u = block.here()
     at = block.at(u)
@@ -406,10 +406,19 @@ def doubt(block: BlockEquations, tolerance: float) -> str:
     hidden = forward.EPS * at.magnitude  # what rounding may hide
     if not (np.maximum(np.abs(at.r), hidden) <= tolerance * declared).all():
         reason = "only rounding hides the residual there, so far from the guess"
-    empty = at.magnitude == 0.0
+    grown = np.zeros(block.n)
+    for share in (MOVE, -MOVE):
+        moved = block.at(block.within(u, u + share * block.apart(block.sizes(u))))
+        if moved is not None:
+            seen = np.abs(moved.r) > forward.NOISE * forward.EPS * moved.magnitude  # beyond rounding
+            grown = np.maximum(grown, np.where(seen, np.abs(moved.r), 0.0))
+    flat = (grown <= GROWTH * np.abs(at.r)) & (declared > 0.0)
+    if flat.any() and not reason:
+        reason = "the residual hardly depends on the states there"
+    empty = (at.magnitude == 0.0) & (declared > 0.0)
     if empty.any() and not reason:
         moved = block.at(block.within(u, u + forward.EPS**0.5 * block.apart(block.sizes(u))))
-        if moved is not None and ((moved.magnitude == 0.0) & empty & (declared > 0.0)).any():
+        if moved is not None and ((moved.magnitude == 0.0) & empty).any():
             reason = "all terms underflow there"
     block.at(u)
     return reason
@@ -465,9 +474,7 @@ def climb(
         if settled is None:
             return None
         reached, typical = settled
-        simple = try_newton(
-            reached.point.u
-        )  # two simple roots very near to each other look like one from afar
+        simple = try_newton(reached.point.u)  # two simple roots near to each other look like one from afar
         if simple is not None:
             attempts.append(Attempt("full Newton steps", reached.iterations, 0.0, "solved"))
             return Climbed(*simple)

@@ -625,7 +625,7 @@ class _LargeNewton:
         if not self.evaluate():
             return forward.NOT_FINITE, 0
         scale = layout.scale[self.rows]
-        damping, contraction = 1.0, 1.0
+        damping, contraction, expected = 1.0, 1.0, np.inf
         for it in range(options.max_iterations + 1):
             if self.within(exact):
                 return self._simple(contraction), it
@@ -640,6 +640,8 @@ class _LargeNewton:
             length = float((np.abs(step) / weight).max())
             if not np.isfinite(length):
                 return forward.SINGULAR_ITERATE, it
+            if length > 2.0 * expected:
+                contraction = 1.0
             noisy = self.within(noise)
             damping = min(1.0, 4.0 * damping)
             correction, after = step, length
@@ -661,7 +663,11 @@ class _LargeNewton:
                     self.evaluate()
                     return (self._simple(contraction) if noisy else forward.STALLED), it
                 damping = shorter
-            if damping == 1.0 and not bounded:
+            expected = np.inf
+            if damping < 1.0 or bounded:
+                contraction = 1.0
+            else:
+                expected = after
                 if not self.within(noise):
                     contraction = after / length
                 small = bool((np.abs(correction) <= forward.STEP * np.abs(self.u)).all())
@@ -688,14 +694,17 @@ class _LargeNewton:
         length = float((np.abs(step) / weight).max())
         if length == 0.0:
             length, step = forward.EPS, forward.EPS * weight
-        here = self.entries
+        here, r = self.entries, self.residual[self.rows].copy()
         self.u[:] = start + step
         self.evaluate()
         change = self.solve(_times(block, self.layout, self.entries - here, step))
+        straight = _times(block, self.layout, here, step)
+        allowed = forward.BENT * np.abs(straight) + forward.EXACT * forward.EPS * self.magnitude[self.rows]
+        off = np.abs(self.residual[self.rows] - r - straight)  # nan where the step left a domain
         self.u[:] = start
         self.evaluate()
-        moved = float((np.abs(change) / weight).max())
-        return forward.SOLVED if moved <= forward.BENT * length else forward.MULTIPLE_ROOT
+        simple = (off <= allowed).all() and (np.abs(change) <= forward.BENT * length * weight).all()
+        return forward.SOLVED if simple else forward.MULTIPLE_ROOT
 
 
 def _times(block: Any, layout: Layout, entries: Floats, x: Floats) -> Floats:

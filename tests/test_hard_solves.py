@@ -392,6 +392,18 @@ def test_a_root_at_infinity_is_refused(
         solve_one(equation, guess, p, max_iterations=iterations, ladder=iterations < 100)
 
 
+@pytest.mark.parametrize("dense_max", [48, 1], ids=["dense", "sparse"])
+@pytest.mark.parametrize("guess", [1.0, 0.5, -2.0, 3e4, 1e9])
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_a_function_that_oscillates_faster_than_rounding_resolves(
+    p: float, guess: float, dense_max: int
+) -> None:
+    """cos(cos(x²)) is at least 0.54. At x = 1e9 a rounding of x changes it by its own size, and hides that."""
+    system = lg.build(one(lambda y, q: lg.cos(lg.cos(y * y)) - q, guess, p), dense_max=dense_max)
+    with pytest.raises(ConvergenceError, match="law"):
+        system.solve()
+
+
 # -- bounds and domains -----------------------------------------------------------------------------------------
 def test_bounds_choose_the_root_and_are_never_left() -> None:
     def cubic(y: Any, p: Any) -> Any:

@@ -56,14 +56,14 @@ class Scratch(NamedTuple):
     piv: NDArray[np.int32]  # (most,)
     r_scale: Floats  # (most,)
     c_scale: Floats  # (most,)
-    work: Floats  # (5, most)
+    work: Floats  # (6, most)
 
     @staticmethod
     def of(registers: int, most: int) -> Scratch:
         """Storage for templates of `registers` registers and blocks of up to `most` rows."""
         return Scratch(
             np.empty(registers), np.empty(registers), np.empty(most * most), np.empty(most, np.int32),
-            np.empty(most), np.empty(most), np.empty((5, most)),
+            np.empty(most), np.empty(most), np.empty((6, most)),
         )  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def _newton(
     n = hi - lo
     reg, adj, a, piv = scratch.reg, scratch.adj, scratch.a, scratch.piv
     r_scale, c_scale, work = scratch.r_scale, scratch.c_scale, scratch.work
-    start, step, correction, weight, spare = work[0], work[1], work[2], work[3], work[4]
+    start, step, correction, weight, spare, before = work[0], work[1], work[2], work[3], work[4], work[5]
     for i in range(n):
         start[i] = v[m + lo + i]
     rows_jacobian(lo, hi, tapes, terms, rows, nnz_u, reg, adj, v, residual, magnitude, data)
@@ -169,6 +169,7 @@ def _newton(
         return NOT_FINITE
     damping = 1.0
     contraction = 1.0
+    expected = np.inf
     done = False
     for it in range(max_iterations + 1):
         iterations[block] = it
@@ -189,6 +190,8 @@ def _newton(
             length = max(length, abs(step[i]) / weight[i])
         if not np.isfinite(length):
             return SINGULAR_ITERATE
+        if length > 2.0 * expected:
+            contraction = 1.0  # not the step that quadratic convergence promised, but a leap
         noisy = _within(lo, hi, NOISE * EPS, residual, magnitude)
         damping = min(1.0, 4.0 * damping)
         while True:
@@ -236,7 +239,11 @@ def _newton(
             iterations[block] = it + 1
             done = True
             break
-        if damping == 1.0 and not bounded:
+        expected = np.inf
+        if damping < 1.0 or bounded:
+            contraction = 1.0
+        else:
+            expected = after
             if not _within(lo, hi, NOISE * EPS, residual, magnitude):
                 contraction = after / length  # of rounding noise it would say nothing
             small = True
@@ -264,9 +271,10 @@ def _newton(
         return SOLVED
     # No sequence of steps has shown that the root is simple. Move by what rounding leaves open, e = A⁻¹
     # (NOISE eps · magnitude), and see whether the Jacobian changes by its own size: |A⁻¹ (A(u + e) − A(u)) e|
-    # against |e|, the quantity of the Newton–Kantorovich theorem. At a multiple root it is of order one or
-    # larger. Where all terms are zero (or have underflowed to it) the states are known to rounding of their
-    # typical sizes at best.
+    # against |e|, the quantity of the Newton–Kantorovich theorem; and whether R changes by A e, row by row. At a
+    # multiple root neither holds, and the second does not where R oscillates faster than rounding resolves.
+    # Where all terms are zero (or have underflowed to it) the states are known to rounding of their typical
+    # sizes at best.
     if _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale) != 0:
         return MULTIPLE_ROOT
     for i in range(n):
@@ -278,6 +286,7 @@ def _newton(
         weight[i] = max(abs(start[i]), scale[lo + i])
         length = max(length, abs(step[i]) / weight[i])
         correction[i] = 0.0
+        spare[i] = 0.0
     if length == 0.0:
         length = EPS
         for i in range(n):
@@ -286,18 +295,23 @@ def _newton(
         for e in range(rows.a_ptr[lo + i], rows.a_ptr[lo + i + 1]):
             if rows.a_col[e] >= lo:
                 correction[i] -= data[e] * step[rows.a_col[e] - lo]
+                spare[i] += data[e] * step[rows.a_col[e] - lo]
         v[m + lo + i] = start[i] + step[i]
-        spare[i] = residual[lo + i]
+        before[i] = residual[lo + i]
+    straight = True
     rows_jacobian(lo, hi, tapes, terms, rows, nnz_u, reg, adj, v, residual, magnitude, data)
     for i in range(n):
         for e in range(rows.a_ptr[lo + i], rows.a_ptr[lo + i + 1]):
             if rows.a_col[e] >= lo:
                 correction[i] += data[e] * step[rows.a_col[e] - lo]
+        allowed = BENT * abs(spare[i]) + EXACT * EPS * magnitude[lo + i]
+        if not abs(residual[lo + i] - before[i] - spare[i]) <= allowed:
+            straight = False
     for i in range(n):
         v[m + lo + i] = start[i]
     _solve_block(n, a, piv, r_scale, c_scale, correction)
-    change = 0.0
-    for i in range(n):
-        change = max(change, abs(correction[i]) / weight[i])
     rows_jacobian(lo, hi, tapes, terms, rows, nnz_u, reg, adj, v, residual, magnitude, data)
-    return SOLVED if change <= BENT * length else MULTIPLE_ROOT
+    for i in range(n):
+        if not abs(correction[i]) <= BENT * length * weight[i]:
+            straight = False
+    return SOLVED if straight else MULTIPLE_ROOT
