@@ -9,6 +9,7 @@ Numba's own IR instead made the interpreting loops 20–30 % slower).
 """
 
 import hashlib
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ def _sources() -> str:
 
 _STAMP = _sources()
 
+# Numba numbers the files of machine code, one for each signature of a kernel. Two processes that compile at the same
+# time would give one number to two signatures, and a third would run the wrong code: here each writer has its own.
+_WRITER = uuid.uuid4().hex[:12]
+
 
 def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     compiler = njit(cache=True, error_model="numpy", nogil=True, no_cfunc_wrapper=True, **options)
@@ -39,9 +44,11 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = compiler(function)
         index = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-        # a Numba without it falls back to its own stamp
+        # a Numba without these falls back to its own stamp and names
         if index is not None and hasattr(index, "_source_stamp"):
             index._source_stamp = _STAMP
+        if index is not None and hasattr(index, "_data_name_pattern"):
+            index._data_name_pattern = index._data_name_pattern.replace("{number", f"{_WRITER}.{{number")
         return dispatcher
 
     return decorate
