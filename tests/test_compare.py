@@ -336,6 +336,24 @@ def test_a_callable_at_a_solution_is_exact_there_and_of_second_order_beside_it()
     assert 0.5e-2 < errors[1] / errors[0] < 2e-2
 
 
+if installed("casadi"):
+
+    @pytest.mark.parametrize("kind", ["SX", "MX"])
+    def test_casadi_differentiates_a_loop_by_symbols_of_either_kind(kind: str) -> None:
+        import casadi
+
+        example = load("examples/loop2.py")
+        program = example.build()
+        f = lg.to_callable(program, "casadi", at=solved(program))
+        theta = getattr(casadi, kind).sym("theta")
+        value = f({"theta": theta})["J"]
+        made = casadi.Function("J", [theta], [value, casadi.jacobian(value, theta)])
+        got, slope = made(0.7)
+        close(float(got), example.EXPECTED["J"], 1e-14)
+        close(float(slope), example.EXPECTED["dJ/dtheta"], 1e-14)
+        close(float(f({"theta": 0.7})["J"]), example.EXPECTED["J"], 1e-14)
+
+
 def test_what_to_callable_refuses() -> None:
     program = load("examples/domke.py").build()
     with pytest.raises(ComparisonError, match="no such library"):

@@ -309,7 +309,11 @@ _METHODS: Final[dict[str, Callable[[_Problem, Floats], _Result]]] = {
 def _print(problem: _Problem, found: Sequence[GradientCheck]) -> None:
     from rich.console import Console
 
-    Console(file=sys.stdout, markup=False, highlight=False, emoji=False).print(_table(problem, found))
+    console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+    console.print(_table(problem, found))
+    for c in found:
+        if c.note:
+            console.print(f"{c.method}: {c.note}")
 
 
 def _table(problem: _Problem, found: Sequence[GradientCheck]) -> Table:
@@ -324,17 +328,9 @@ def _table(problem: _Problem, found: Sequence[GradientCheck]) -> Table:
         made.add_column(
             heading, justify="right" if number else "left", overflow="fold", no_wrap=heading != "where"
         )
-    verdict = {True: "agrees", False: "DISAGREES", None: ""}
+    verdict = {True: "agrees", False: "DISAGREES", None: "not compared"}
     for k, c in enumerate(found):
-        if c.difference is None:
-            made.add_row(c.method, "", "", c.note, "", "")
-            continue
-        made.add_row(
-            c.method,
-            f"{c.value:.12g}",
-            f"{c.difference:.1e}" if k else "",
-            c.where + (f" ({c.note})" if c.note else ""),
-            verdict[c.agrees] if k else "",
-            f"{c.seconds:.3f}",
-        )
+        value = "" if c.value is None else f"{c.value:.12g}"
+        difference = "" if c.difference is None or not k else f"{c.difference:.1e}"
+        made.add_row(c.method, value, difference, c.where, verdict[c.agrees] if k else "", f"{c.seconds:.3f}")
     return made

@@ -19,7 +19,6 @@ from lagrad.view.text import printable, value_text
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lagrad.compare.gradients import GradientCheck
 
 ROWS: Final = 50  # rows of a table; --json gives all of them
 NAMES: Final = 6  # names listed in one cell
@@ -121,7 +120,7 @@ def block_table(out: Output, layout: Layout) -> None:
     out.table(("block", "kind", "constraints", "states"), rows, shown.size)
 
 
-def comparison_table(out: Output, found: Mapping[str, Sequence[GradientCheck]]) -> None:
+def comparison_table(out: Output, found: Mapping[str, Sequence[Any]]) -> None:
     """By output: how far the gradient by each other method is from lagrad's, and at which parameter."""
     rows = [
         (
