@@ -267,7 +267,8 @@ def law_a_transposed_solve_is_a_solve_with_the_transposed_matrix(case: Case) -> 
     )
     rhs = generator(case).normal(size=(layout.n, 2))
     by_transposed_matrix = pattern.factor(turned.data).solve(rhs[::-1])[::-1]
-    close(at.factors.solve_refined(rhs, transpose=True)[0], by_transposed_matrix, 1e-9)
+    fresh = layout.pattern.factor(at.data[: layout.machine.nnz_u])
+    close(fresh.solve(rhs, transpose=True), by_transposed_matrix, 1e-9)
 
 
 @law()
@@ -583,7 +584,7 @@ def law_the_corrected_value_is_wrong_to_second_order_only(case: Case) -> None:
 def law_solving_again_from_the_solution_stays_there(case: Case) -> None:
     again = case.system.solve(start=case.solution)
     close(again.v, case.solution.v, 1e-13)
-    assert again.report.total_iterations <= case.solution.report.total_iterations
+    assert again.report.iterations.max(initial=0) <= 1  # from the guesses most blocks need more
     assert case.solution.certificate.residual <= 1e-14
 
 

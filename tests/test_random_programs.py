@@ -40,6 +40,7 @@ JUMPING = {p.name for p in FLAT} | {"mod", "arctan2"}
 KINKED = {"minimum", "maximum", "abs"}
 MOVES: dict[str, Callable[[Any], Any]] = {  # what they give broadcasts with all of SHAPES
     "sum": lambda x: x.sum(),
+    "long_sum": lambda x: np.concatenate([np.ravel(x)] * 10).sum() / 8.0,  # longer than a tape takes whole
     "sum_last": lambda x: x.sum(axis=-1, keepdims=True) if x.ndim else x,
     "last": lambda x: x[..., -1:] if x.ndim else x,
     "first": lambda x: x[0] if x.ndim else x,
