@@ -52,17 +52,19 @@ def run_statements(
     return values[-WINDOW:]
 
 
-def declare(n: int) -> lg.Program:
-    """The program; every value used twice becomes a state, as in a traced function."""
-    program = lg.Program("dag")
-    program.share_all = True
-    x = program.parameter("x", inputs()[0])
-    last = run_statements([x[k] for k in range(INPUTS)], statements(n), lg.sin, lg.exp)
-    program.define("out", lg.sum(lg.stack(last)))
-    return program
+def declare(program: tuple[list[int], ...], x: np.ndarray) -> lg.Program:
+    """The loop traced as a Python function."""
+
+    def out(x: Any) -> Any:
+        last = run_statements([x[k] for k in range(INPUTS)], program, lg.sin, lg.exp)
+        return lg.sum(lg.stack(last))
+
+    return lg.trace(out, x)
 
 
 def _lagrad(n: int) -> Entrant:
+    program, points = statements(n), inputs()
+
     def value(function: Any, x: np.ndarray) -> dict[str, Any]:
         return {"value": function.value(x)[0]}
 
@@ -76,8 +78,11 @@ def _lagrad(n: int) -> Entrant:
 
     return Entrant(
         OURS,
-        {"declare": lambda _: declare(n), "build": lambda program: lg.build(program).function(of=["out"])},
-        {"value": Work(value, inputs()), "value+gradient": Work(both, inputs())},
+        {
+            "declare": lambda _: declare(program, points[0]),
+            "build": lambda traced: lg.build(traced).function(of=["out"]),
+        },
+        {"value": Work(value, points), "value+gradient": Work(both, points)},
         facts,
     )
 

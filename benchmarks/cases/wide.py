@@ -41,16 +41,14 @@ def run_statements(x: Any, np_like: Any) -> Any:
     return a
 
 
-def declare(n: int) -> lg.Program:
-    """The program; every value used twice becomes a state."""
-    program = lg.Program("wide")
-    program.share_all = True
-    x = program.parameter("x", inputs(n)[0])
-    program.define("out", lg.mean(run_statements(x, lg)))
-    return program
+def declare(x: np.ndarray) -> lg.Program:
+    """The statements traced as a Python function."""
+    return lg.trace(lambda x: lg.mean(run_statements(x, lg)), x)
 
 
 def _lagrad(n: int) -> Entrant:
+    points = inputs(n)
+
     def value(function: Any, x: np.ndarray) -> dict[str, Any]:
         return {"value": function.value(x)[0]}
 
@@ -60,8 +58,11 @@ def _lagrad(n: int) -> Entrant:
 
     return Entrant(
         OURS,
-        {"declare": lambda _: declare(n), "build": lambda program: lg.build(program).function(of=["out"])},
-        {"value": Work(value, inputs(n)), "value+gradient": Work(both, inputs(n))},
+        {
+            "declare": lambda _: declare(points[0]),
+            "build": lambda program: lg.build(program).function(of=["out"]),
+        },
+        {"value": Work(value, points), "value+gradient": Work(both, points)},
     )
 
 
