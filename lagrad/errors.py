@@ -121,9 +121,17 @@ class StructuralError(LagradError):
         ]
         for c, s in self.over[:_SHOWN]:
             lines.append(
-                f"Over-determined: {len(c)} constraints ({listed(c)}) "
-                + (f"for {len(s)} state{'s' * (len(s) != 1)} ({listed(s)}). " if s else "mention no state. ")
-                + f"Remove {len(c) - len(s)} of these constraints, or turn a parameter in them into a state."
+                f"Over-determined: {len(c)} constraint{'s' * (len(c) != 1)} ({listed(c)}) "
+                + (
+                    f"for {len(s)} state{'s' * (len(s) != 1)} ({listed(s)}). "
+                    if s
+                    else f"mention{'s' * (len(c) == 1)} no state. "
+                )
+                + (
+                    f"Remove {len(c) - len(s)} of these constraints, or turn a parameter in them into a state."
+                    if len(c) != 1
+                    else "Remove it, or turn a parameter in it into a state."
+                )
             )
         for c, s in self.under[:_SHOWN]:
             lines.append(
@@ -133,8 +141,12 @@ class StructuralError(LagradError):
                     if c
                     else "in no constraint. "
                 )
-                + f"Add {len(s) - len(c)} constraint{'s' * (len(s) - len(c) != 1)} that mention them, "
-                + "or make some of these states parameters."
+                + (
+                    f"Add {len(s) - len(c)} constraint{'s' * (len(s) - len(c) != 1)} that "
+                    f"mention{'s' * (len(s) - len(c) == 1)} them, or make some of these states parameters."
+                    if len(s) != 1
+                    else "Add a constraint that mentions it, or make it a parameter."
+                )
             )
         rest = max(0, len(self.over) - _SHOWN) + max(0, len(self.under) - _SHOWN)
         if rest:

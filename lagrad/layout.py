@@ -6,6 +6,7 @@ shared by every System, Solution and Linearization of the program. Solves nothin
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -254,12 +255,16 @@ def numbers(name: str, value: Any, shape: tuple[int, ...]) -> Floats:
     if isinstance(value, Expression):
         raise DeclarationError(name, "a number was expected, got an expression.")
     try:
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError
         out = np.asarray(value)
         if out.dtype.kind not in "fiub":
             raise TypeError
         out = out.astype(np.float64)
     except (TypeError, ValueError):
-        raise DeclarationError(name, f"{value!r} is not a real number or an array of them.") from None
+        raise DeclarationError(
+            name, f"{reprlib.repr(value)} is not a real number in double precision, or an array of them."
+        ) from None
     if out.shape != shape:
         if out.ndim:
             raise ShapeError(name, out.shape, shape)

@@ -7,6 +7,9 @@ what the user says (names, shapes, finiteness) and computes nothing; `lagrad.bui
 from __future__ import annotations
 
 import bisect
+import math
+import operator
+import reprlib
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from lagrad.lagrangian.lagrangian import AdjointEquations, Lagrangian
 
 Floats = NDArray[np.float64]
+
+_MOST = 2**31 - 1  # nodes are numbered by 32-bit integers
 
 
 @dataclass(frozen=True)
@@ -356,13 +361,15 @@ def _extend(nodes: array[int], x: Expression) -> None:
 
 def _shape(name: str, shape: Any) -> tuple[int, ...]:
     try:
-        out = (int(shape),) if np.ndim(shape) == 0 else tuple(int(k) for k in shape)
+        out = tuple(operator.index(k) for k in ((shape,) if np.ndim(shape) == 0 else shape))
     except (TypeError, ValueError):
         out = (-1,)
     if any(k < 0 for k in out):
         raise DeclarationError(
             name, f"{shape!r} is not a shape.", "Give whole numbers, such as (3,) or (2, 5)."
         )
+    if math.prod(out) > _MOST:
+        raise DeclarationError(name, f"an array of shape {out} has more than {_MOST} elements.")
     return out
 
 
@@ -373,12 +380,16 @@ def _numbers(name: str, value: Any, shape: Any = None) -> Floats:
             name, "numbers were expected, got an expression.", "Use define for expressions."
         )
     try:
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError
         numbers = np.asarray(value)
         if numbers.dtype.kind not in "fiub":
             raise TypeError
         numbers = np.array(numbers, dtype=np.float64)
     except (TypeError, ValueError):
-        raise DeclarationError(name, f"{value!r} is not a real number or an array of them.") from None
+        raise DeclarationError(
+            name, f"{reprlib.repr(value)} is not a real number in double precision, or an array of them."
+        ) from None
     if not np.isfinite(numbers).all():
         raise DeclarationError(name, "the value is not finite.", "Give finite numbers.")
     if shape is not None:

@@ -95,6 +95,7 @@ NUMBERS = np.array([0.7, -1.3, 2.1, 0.4])
     ("floor divide where the quotient rounds up", lambda a: [(0.0 * a + 1.0) // 0.1, 1.0 // (0.0 * a + 0.1)], (V,)),
     ("floor divide by negatives", lambda a, b: [a // -b, -a // b, np.floor_divide(a, -0.4), a % -b, -a % b], (V, V)),
     ("mod", lambda a, b: a % (b * 0.3), (V, V)),
+    ("divmod", lambda a: [*divmod(a, 0.3), *divmod(2.0, a), *np.divmod(a, 0.3)], (V,)),
     ("mod of numbers", lambda a: np.array([3.1, -2.2, 0.9, 1.7]) % a, (B,)),
     ("negate", lambda a: -a, (A,)),
     ("plus", lambda a: +a, (A,)),
@@ -158,6 +159,8 @@ def test_assignment_into_a_copy() -> None:
 @cases(
     ("reshape", lambda a: [a.reshape(4, 3), a.reshape((2, 6)), a.reshape(-1), np.reshape(a, (6, -1))], (A,)),
     ("ravel", lambda a: [a.ravel(), a.flatten(), np.ravel(a)], (A,)),
+    ("column by column", lambda a: [a.reshape(4, 3, order="F"), a.ravel("F"), a.flatten(order="F")], (A,)),
+    ("matrices transposed", lambda a: a.mT, ((2, 3, 4),)),
     ("reshape a scalar", lambda a: [np.reshape(a, (1, 1)), np.ravel(a)], (S,)),
     ("transpose", lambda a: [a.T, a.transpose(), np.transpose(a), np.matrix_transpose(a)], (A,)),
     ("transpose axes", lambda a: [a.transpose(2, 0, 1), np.transpose(a, (1, 2, 0)), a.T], ((2, 3, 4),)),
@@ -301,6 +304,9 @@ SPARSE = sp.csr_array(np.array([[0.0, 1.5, 0.0, -0.4], [2.0, 0.0, 0.0, 0.3], [0.
     ("no inner element", lambda x, y: x @ y, ((2, 0), (0, 3))),
     ("numpy.matmul", lambda x, y: [np.matmul(x, y), np.matmul(DENSE, x[:3, :2])], (A, (4, 2))),
     ("dot", lambda x, y: [np.dot(x, y), x.dot(y), lg.dot(x, y)], (A, (4, 2))),
+    ("dot over many axes", lambda x, y: [np.dot(x, y), x.dot(y), lg.dot(x, y[0]), np.dot(y[0, :, 0], y)], (
+        (2, 3, 4), (2, 4, 2))),
+    ("no column", lambda y: DENSE @ y, ((3, 0),)),
     ("dot with scalars", lambda x, y: [np.dot(x, y), np.dot(2.0, y), lg.dot(y, x), lg.dot(3.0, x)], (S, B)),
     ("dot of numbers", lambda x: [np.dot(DENSE, x), lg.dot(DENSE, x), np.dot(x.T, DENSE.T)], ((3, 2),)),
     ("vdot", lambda x, y: np.vdot(x, y), (A, A)),
@@ -333,6 +339,14 @@ def test_products_with_sparse_matrices(kind: str, matrix_class: str) -> None:
         (lambda y, m=matrix: y @ m, (2, 3)),
     ):
         check(function, [numbers(shape, 0)])
+    if matrix_class == "matrix":  # whose * is @, unlike that of arrays
+        check(lambda y: [matrix * y[:4], y[1:] * matrix], [numbers((4,), 0)])
+        check(lambda y: y * matrix, [numbers((2, 3), 0)])
+    else:
+        program = lg.Program()
+        y = program.parameter("y", numbers((4,), 0))
+        program.define("z", matrix * y)
+        assert np.array_equal(lg.build(program).solve()["z"], dense * numbers((4,), 0))
     program = lg.Program()
     y = program.state("y", shape=4)
     program.constrain(make(np.diag([2.0, 3.0, 4.0, 5.0])) @ y == dense.T @ np.ones(3), name="rows")
@@ -438,6 +452,9 @@ def test_functions_of_two_arguments(name: str) -> None:
     ("clip", lambda a: [np.clip(a, 0.5, 1.2), a.clip(0.5, 1.2), lg.clip(a, 0.5, 1.2), np.clip(a, None, 1.1)], (A,)),
     ("clip by arrays", lambda a, b: [np.clip(a, 0.5 * b, b), a.clip(b)], (A, B)),
     ("interp", lambda a: np.interp(a, [0.0, 0.7, 1.1, 3.0], [1.0, -1.0, 2.0, 0.5]), (V,)),
+    ("interp with ends", lambda a: np.interp(3.0 * a - 2.0, [0.0, 0.7], [1.0, -1.0], left=5.0, right=-2.0), (V,)),
+    ("interp between expressions", lambda a: np.interp(0.3, [0.0, 0.7, 1.1], a[:3]), (V,)),
+    ("fmin and fmax", lambda a: [np.fmin(a, 0.9), np.fmax(0.9, a)], (V,)),
     ("interp outside", lambda a: np.interp(3.0 * a - 2.0, [0.0, 0.7, 1.1], [1.0, -1.0, 2.0]), (V,)),
     ("sinc near zero", lambda a: np.sinc(1e-6 * a), (V,)),
 )  # fmt: skip
@@ -593,6 +610,14 @@ ERRORS: dict[str, tuple[Callable[[lg.Program, Any, Any], Any], type[Exception], 
     "a value that is an expression": (lambda g, p, y: g.parameter("q", y), DeclarationError, "define"),
     "a ragged value": (lambda g, p, y: g.parameter("q", [[1.0], [1.0, 2.0]]), DeclarationError, "real number"),
     "value and shape": (lambda g, p, y: g.parameter("q", [1.0, 2.0], shape=3), ShapeError, r"\(3,\)"),
+    "a masked value": (lambda g, p, y: g.parameter("q", np.ma.array([1.0], mask=[1])), DeclarationError, "real number"),
+    "a numpy.matrix": (lambda g, p, y: np.matrix(np.eye(3)) * y, ExpressionError, "asarray"),
+    "a numpy.matrix in @": (lambda g, p, y: np.matrix(np.eye(3)) @ y, ExpressionError, "asarray"),
+    "a linear solve": (lambda g, p, y: np.linalg.solve(np.outer(y, y), p), ExpressionError, "A @ x == b"),
+    "an einsum of indices": (lambda g, p, y: np.einsum(y, [0], [0]), ExpressionError, "subscripts"),
+    "a periodic interpolation": (lambda g, p, y: np.interp(y, [0, 1], [0, 1], period=1), ExpressionError, "period"),
+    "a fraction as a shape": (lambda g, p, y: g.state("q", shape=2.5), DeclarationError, "not a shape"),
+    "a shape beyond all memory": (lambda g, p, y: g.state("q", shape=(10**5, 10**6)), DeclarationError, "elements"),
     "a negative shape": (lambda g, p, y: g.state("q", shape=-1), DeclarationError, "not a shape"),
     "a shape that is text": (lambda g, p, y: g.state("q", shape="a"), DeclarationError, "not a shape"),
     "bounds crossed": (lambda g, p, y: g.state("q", lower=1.0, upper=0.0), DeclarationError, "not below"),

@@ -128,17 +128,22 @@ class Expression:
     def __deepcopy__(self, memo: Any) -> Expression:
         return self.copy()  # of the array; the graph is one for all expressions of a program
 
-    def reshape(self, *shape: Any) -> Expression:
+    @property
+    def mT(self) -> Expression:
+        """The last two axes exchanged."""
+        return wrap(self.graph, self.array_ids.mT)
+
+    def reshape(self, *shape: Any, order: Any = "C") -> Expression:
         """The same elements in another shape, as `numpy.reshape`."""
-        return wrap(self.graph, self.array_ids.reshape(*shape))
+        return wrap(self.graph, self.array_ids.reshape(*shape, order=order))
 
-    def ravel(self) -> Expression:
+    def ravel(self, order: Any = "C") -> Expression:
         """The elements as one axis, as `numpy.ravel`."""
-        return wrap(self.graph, self.array_ids.reshape(-1))
+        return wrap(self.graph, self.array_ids.ravel(order))
 
-    def flatten(self) -> Expression:
+    def flatten(self, order: Any = "C") -> Expression:
         """The elements as one axis in an array of its own, as `numpy.ndarray.flatten`."""
-        return wrap(self.graph, self.array_ids.reshape(-1).copy())
+        return wrap(self.graph, self.array_ids.flatten(order))
 
     def transpose(self, *axes: Any) -> Expression:
         """Axes permuted, as `numpy.ndarray.transpose`."""
@@ -176,9 +181,8 @@ class Expression:
         return reduce_tree(self, OPCODE["minimum"], axis, keepdims, empty=None)
 
     def dot(self, other: Any) -> Expression:
-        """As `numpy.dot` for at most two axes."""
-        other = lift(self.graph, other)
-        return self * other if 0 in (self.ndim, other.ndim) else matmul(self, other)
+        """As `numpy.dot`."""
+        return dot(self, other)
 
     def clip(self, lower: Any = None, upper: Any = None) -> Expression:
         """Values limited to [lower, upper], as `numpy.clip`."""
@@ -245,6 +249,12 @@ class Expression:
 
     def __rfloordiv__(self, other: Any) -> Any:
         return floor_divide(other, self)
+
+    def __divmod__(self, other: Any) -> Any:
+        return floor_divide(self, other), binary(OPCODE["mod"], self, other)
+
+    def __rdivmod__(self, other: Any) -> Any:
+        return floor_divide(other, self), binary(OPCODE["mod"], other, self)
 
     def __neg__(self) -> Expression:
         return unary(_NEG, self)
@@ -404,9 +414,12 @@ class Expression:
         handler = self.handlers.get(func)
         if handler is None:
             raise ExpressionError(
-                f"numpy.{func.__name__}",
+                f"{func.__module__}.{func.__name__}",
                 "expressions do not take part in this function.",
-                "Write it with arithmetic, indexing, sums and the functions listed in docs/primitives.md.",
+                _INSTEAD.get(
+                    func.__name__,
+                    "Write it with arithmetic, indexing, sums and the functions listed in docs/primitives.md.",
+                ),
             )
         return handler(*args, **kwargs)
 
@@ -488,6 +501,12 @@ def lift(graph: Graph, value: Any) -> Expression:
         return wrap(graph, np.stack([p.array_ids for p in parts]))
     if hasattr(value, "toarray"):
         value = value.toarray()
+    if isinstance(value, np.matrix):
+        raise ExpressionError(
+            "a numpy.matrix in an expression",
+            "its rules are not those of arrays.",
+            "Use np.asarray(A) and @.",
+        )
     try:
         numbers = np.asarray(value)
     except (TypeError, ValueError):
@@ -601,6 +620,8 @@ def binary(code: int, x: Any, y: Any) -> Expression:
         if type(y.ids) is int and x == x and not (x == 0 and code == _MUL):
             return Expression(g, g.node(code, g.constant(x) if tx is float else lift(g, x).ids, y.ids))
     g = _need_graph(x, y)
+    if code == _MUL and any(_multiplies_as_a_matrix(v) for v in (x, y)) and np.ndim(x) and np.ndim(y):
+        return matmul(x, y)
     numbers = [v for v in (x, y) if not isinstance(v, (Expression, Constraint)) and graph_of(v) is None]
     x, y = lift(g, x), lift(g, y)
     try:
@@ -620,6 +641,15 @@ def binary(code: int, x: Any, y: Any) -> Expression:
         if zero.any():
             out = np.where(zero, np.int32(g.constant(0.0)), out)
     return wrap(g, out)
+
+
+def _multiplies_as_a_matrix(value: Any) -> bool:
+    """Whether * of this operand is the matrix product: SciPy's `csr_matrix` and its like, not `csr_array`."""
+    if not hasattr(value, "tocsr"):
+        return False
+    from scipy.sparse import isspmatrix
+
+    return bool(isspmatrix(value))
 
 
 def power(x: Any, y: Any) -> Expression:
@@ -709,6 +739,9 @@ def reduce_tree(x: Expression, code: int, axis: Any, keepdims: bool, empty: floa
 def matmul(x: Any, y: Any) -> Expression:
     """x @ y for dense, sparse and symbolic operands, as `numpy.matmul`; constant zeros make no dependency."""
     g = _need_graph(x, y)
+    for operand in (x, y):
+        if isinstance(operand, np.matrix):
+            lift(g, operand)  # raises
     if hasattr(x, "tocsr") and isinstance(y, Expression) and y.ndim in (1, 2):
         return _constant_matmul(g, x.tocsr(), y)
     if hasattr(y, "tocsr") and isinstance(x, Expression) and x.ndim in (1, 2):
@@ -736,6 +769,15 @@ def matmul(x: Any, y: Any) -> Expression:
     return total[..., 0] if w.ndim == 1 else total
 
 
+def dot(x: Any, y: Any) -> Any:
+    """As `numpy.dot`: x * y where one is a scalar, else the sum over the last axis of x and the one before y's last."""
+    if np.ndim(x) == 0 or np.ndim(y) == 0:
+        return x * y
+    if np.ndim(x) <= 2 and np.ndim(y) <= 2:
+        return matmul(x, y)
+    return np.tensordot(x, y, axes=(-1, -2 if np.ndim(y) > 1 else -1))
+
+
 class _csr:
     """The nonzeros of a dense matrix row by row: what `_constant_matmul` reads of SciPy's interface."""
 
@@ -755,7 +797,7 @@ def _constant_matmul(g: Graph, matrix: Any, y: Expression) -> Expression:
     data = np.asarray(matrix.data, dtype=np.float64)
     if np.isnan(data).any():
         raise ExpressionError("the constant nan", "a constant must be a number.")
-    ids = y.array_ids.reshape(y.shape[0], -1)
+    ids = y.array_ids.reshape(y.shape[0], y.shape[1] if y.ndim == 2 else 1)
     counts = np.diff(matrix.indptr)
     columns = [g.linear(counts, ids[matrix.indices, k], data) for k in range(ids.shape[1])]
     if not columns:
@@ -769,6 +811,12 @@ def is_constant(x: Expression) -> bool:
     return bool((code[x.array_ids.ravel()] == CONSTANT).all())
 
 
+# What takes the place of functions whose result is the solution of an equation.
+_INSTEAD = {
+    "solve": 'Let the unknown be a state: x = program.state("x", shape=…), program.constrain(A @ x == b).',
+    "inv": 'Let what it is multiplied with be a state: x = program.state("x", shape=…), constrain(A @ x == b).',
+}
+
 _SPECIAL_UFUNCS: dict[str, Callable[..., Any]] = {
     "power": power,
     "float_power": power,
@@ -777,6 +825,9 @@ _SPECIAL_UFUNCS: dict[str, Callable[..., Any]] = {
     "greater": lambda x, y: binary(_LESS, y, x),
     "greater_equal": lambda x, y: binary(_LESS_EQUAL, y, x),
     "positive": lambda x: x.copy(),
+    "fmax": lambda x, y: binary(OPCODE["maximum"], x, y),
+    "fmin": lambda x, y: binary(OPCODE["minimum"], x, y),
+    "divmod": lambda x, y: (floor_divide(x, y), binary(OPCODE["mod"], x, y)),
     "floor_divide": floor_divide,
     "bitwise_and": lambda x, y: binary(OPCODE["logical_and"], x, y),
     "bitwise_or": lambda x, y: binary(OPCODE["logical_or"], x, y),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lagrad.expr import expression as ex
-from lagrad.expr.expression import Expression, graph_of
+from lagrad.expr.expression import graph_of
 from lagrad.expr.primitives import OPCODE, PRIMITIVES
 
 
@@ -147,11 +147,8 @@ def min(x: Any, /, axis: Any = None, keepdims: bool = False) -> Any:
 
 
 def dot(x: Any, y: Any, /) -> Any:
-    """As `numpy.dot` for at most two axes."""
-    g = graph_of(x, y)
-    if g is None:
-        return np.dot(x, y)
-    return x.dot(y) if isinstance(x, Expression) else (x * y if np.ndim(x) == 0 else ex.matmul(x, y))
+    """As `numpy.dot`."""
+    return np.dot(x, y) if graph_of(x, y) is None else ex.dot(x, y)
 
 
 def norm(x: Any, /, axis: Any = None) -> Any:

@@ -320,6 +320,8 @@ def _tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
 @_implements(np.einsum)
 def _einsum(subscripts: str, *operands: Any, **options: Any) -> Any:
     _only("einsum", options, "optimize", "order", "casting", "dtype")
+    if not isinstance(subscripts, str):
+        raise ExpressionError("numpy.einsum", "the subscripts are no text.", "Write them as in 'ij,j->i'.")
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     terms = inputs.split(",")
     if "." in subscripts or len(terms) != len(operands):
@@ -397,13 +399,16 @@ def _clip(x: Any, a_min: Any = None, a_max: Any = None, **options: Any) -> Any:
 
 
 @_implements(np.interp)
-def _interp(x: Expression, xp: Any, fp: Any) -> Any:
+def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Any:
     """Piecewise linear interpolation in constant increasing nodes: sum of clipped slopes."""
+    _only("interp", {"period": period})
     xp = np.asarray(xp, dtype=float)
-    out: Any = float(fp[0])
+    out: Any = fp[0]
     for k in range(len(xp) - 1):
-        out = out + (fp[k + 1] - fp[k]) / (xp[k + 1] - xp[k]) * (x.clip(xp[k], xp[k + 1]) - xp[k])
-    return out
+        out = out + (fp[k + 1] - fp[k]) / (xp[k + 1] - xp[k]) * (fn.clip(x, xp[k], xp[k + 1]) - xp[k])
+    if left is not None:
+        out = np.where(x < xp[0], left, out)
+    return out if right is None else np.where(x > xp[-1], right, out)
 
 
 @_implements(np.nan_to_num, np.real)
