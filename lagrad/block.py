@@ -160,6 +160,7 @@ class BlockEquations:
         machine, (residual, magnitude, data) = self.layout.machine, self._arrays
         self.v[machine.m + self.lo : machine.m + self.hi] = u
         if self.large is not None:
+            self.layout.pattern.counters.add("evaluations")
             machine.group_jacobian(self._group, self.v, residual, magnitude, data)
         else:
             reg, adj = np.empty(machine.registers), np.empty(machine.registers)

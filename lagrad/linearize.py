@@ -67,6 +67,7 @@ class Linearization:
         `typical`: magnitudes of the rows of blocks that were accepted as multiple roots, by block; they stand
         in place of those at v, which vanish with the states there. `leave_out`: see the module's first lines.
         """
+        layout.pattern.counters.add("evaluations")
         residual, magnitude, data = layout.machine.jacobian(v)
         undefined = _leave_out(layout, v, residual, magnitude, data) if leave_out else NOTHING_UNDEFINED
         for block, sizes in (typical or {}).items():

@@ -25,7 +25,8 @@ from lagrad.expr.expression import Expression
 from lagrad.ladder import Attempt as Attempt
 from lagrad.ladder import Newton, climb, doubt
 from lagrad.layout import Layout
-from lagrad.linalg.sparse import REGULAR, SparseFactor
+from lagrad.linalg.blocks import LargeBlock
+from lagrad.linalg.sparse import REGULAR, Counters, SparseFactor
 from lagrad.linearize import Linearization
 from lagrad.watch import OutOfTime, Watch
 
@@ -78,6 +79,7 @@ class Report:
     iterations: NDArray[np.int32] = field(repr=False)  # (n_blocks,)
     block_residual: Floats = field(repr=False)  # (n_blocks,) scaled
     attempts: Mapping[int, Sequence[Attempt]] = field(repr=False)
+    counters: Counters = field(default_factory=Counters, repr=False)  # what was done in this solve alone
 
     @property
     def structure(self) -> str:
@@ -325,14 +327,34 @@ def solve(
     start: Floats | None,
     options: Options,
     tried: Mapping[int, Sequence[Attempt]] | None = None,
+    lent: Mapping[int, SparseFactor] | None = None,
 ) -> Solution:
     """Solve every block in order from the guesses, or from `start` (n,), states in block order.
 
-    `tried`: what was attempted before, by block, for the report. Raises `ConvergenceError` or `EvaluationError`
-    for the first block that could not be solved.
+    `tried`: what was attempted before, by block, for the report. `lent`: factors of large blocks near `start`, whose
+    pivots are tried first. Raises `ConvergenceError` or `EvaluationError` for the first block that could not be
+    solved.
     """
-    with Watch(options.time_limit, options.progress) as watch:
-        return _Run(layout, p, start, options, watch, tried or {}).solution()
+    with Watch(options.time_limit, options.progress) as watch, Counters.tally() as counters:
+        return _Run(layout, p, start, options, watch, tried or {}, lent or {}, counters).solution()
+
+
+def _reference_values(layout: Layout, block: LargeBlock) -> Floats | None:
+    """Values of a large block at the declared parameters and guesses, small blocks before it solved.
+
+    None if they are not finite. A parameter declared without a value counts as 1. The pivots of all solves are chosen for these values, so they
+    must depend on nothing but the layout.
+    """
+    p = np.where(np.isnan(layout.values), 1.0, layout.values)
+    options = Options(ladder=False, progress=False)
+    with Watch(None, False) as watch:
+        run = _Run(layout, p, None, options, watch, {}, {}, Counters())
+        b = 0
+        while b < block.block:  # another large block, or one that fails, keeps its guesses
+            b = run.sweep(b, block.block, True) + 1
+        newton = run.large_newton(block.block)
+        open_block(layout, block.block, run.v)
+        return newton.entries if newton.evaluate() else None
 
 
 class _Run:
@@ -346,6 +368,8 @@ class _Run:
         options: Options,
         watch: Watch,
         tried: Mapping[int, Sequence[Attempt]],
+        lent: Mapping[int, SparseFactor],
+        counters: Counters,
     ) -> None:
         machine, n_blocks = layout.machine, layout.kind.size
         self.layout, self.options, self.watch = layout, options, watch
@@ -358,6 +382,7 @@ class _Run:
         self.iterations = np.zeros(n_blocks, np.int32)
         self.large = {block.block: (g + 1, block) for g, block in enumerate(layout.pattern.large)}
         self.large_from = min((b.hi - b.lo for _, b in self.large.values()), default=machine.n + 1)
+        self.begin_with, self.counters = lent, counters
         self.lent: dict[int, SparseFactor] = {}
         self.typical: dict[int, Floats] = {}
         self.attempts = {block: list(attempts) for block, attempts in tried.items()}
@@ -396,7 +421,9 @@ class _Run:
         for block, typical in self.typical.items():
             self.magnitude[layout.ptr[block] : layout.ptr[block + 1]] = typical
         block_residual = per_block(layout.ptr, scaled_residual(self.residual, self.magnitude))
-        report = Report(layout, self.watch.seconds, self.iterations, block_residual, self.attempts)
+        report = Report(
+            layout, self.watch.seconds, self.iterations, block_residual, self.attempts, self.counters
+        )
         multiple = self.status == forward.MULTIPLE_ROOT
         return Solution(layout, self.v, report, multiple, self.lent, typical=self.typical)
 
@@ -422,11 +449,15 @@ class _Run:
                 return int(b)
         return stop
 
-    def newton_large(self, b: int, cold: bool) -> None:
+    def large_newton(self, b: int) -> _LargeNewton:
         group, block = self.large[b]
-        newton = _LargeNewton(
-            self.layout, group, block, self.v, self.residual, self.magnitude, self.data, self.watch
-        )
+        return _LargeNewton(
+            self.layout, group, block, self.v, self.residual, self.magnitude, self.data, self.watch,
+            self.begin_with.get(b),
+        )  # fmt: skip
+
+    def newton_large(self, b: int, cold: bool) -> None:
+        newton = self.large_newton(b)
         self.status[b], self.iterations[b] = newton.run(cold, self.options)
         if newton.factor is not None:
             self.lent[b] = newton.factor
@@ -568,14 +599,15 @@ class _LargeNewton:
         self,
         layout: Layout,
         group: int,
-        block: Any,
+        block: LargeBlock,
         v: Floats,
         residual: Floats,
         magnitude: Floats,
         data: Floats,
         watch: Watch,
+        near: SparseFactor | None,
     ) -> None:
-        self.layout, self.group, self.block, self.watch = layout, group, block, watch
+        self.layout, self.group, self.block, self.watch, self.near = layout, group, block, watch, near
         self.v, self.residual, self.magnitude, self.data = v, residual, magnitude, data
         self.rows = slice(block.lo, block.hi)
         self.u = v[layout.m + block.lo : layout.m + block.hi]  # a view: writing it moves v
@@ -583,6 +615,7 @@ class _LargeNewton:
 
     def evaluate(self) -> bool:
         """R, magnitudes and partials of the block at v; whether all are numbers."""
+        self.layout.pattern.counters.add("evaluations")
         self.layout.machine.group_jacobian(self.group, self.v, self.residual, self.magnitude, self.data)
         return bool(np.isfinite(self.residual[self.rows]).all() and np.isfinite(self.entries).all())
 
@@ -594,10 +627,12 @@ class _LargeNewton:
         return bool((np.abs(self.residual[self.rows]) <= bound * self.magnitude[self.rows]).all())
 
     def factorize(self) -> bool:
-        entries = self.entries
-        self.factor = (
-            self.block.pattern.factor(entries) if self.factor is None else self.factor.refactor(entries)
-        )
+        entries, block, near = self.entries, self.block, self.near if self.factor is None else self.factor
+        if near is not None:
+            self.factor = near.refactor(entries)
+        else:
+            values = partial(_reference_values, self.layout, block)
+            self.factor = block.reference.factor(entries, block.pattern, values)
         return self.factor.status == REGULAR
 
     def solve(self, rhs: Floats) -> Floats:
@@ -707,7 +742,7 @@ class _LargeNewton:
         return forward.SOLVED if simple else forward.MULTIPLE_ROOT
 
 
-def _times(block: Any, layout: Layout, entries: Floats, x: Floats) -> Floats:
+def _times(block: LargeBlock, layout: Layout, entries: Floats, x: Floats) -> Floats:
     """The diagonal block with these entries times x."""
     rows = layout.machine.rows
     row = np.searchsorted(rows.a_ptr, block.slots, side="right") - 1 - block.lo

@@ -26,7 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lagrad.linalg.condition import NullVectors, condition_large, condition_small, null_vectors
-from lagrad.linalg.sparse import REGULAR, Counters, SparseFactor, SparsePattern, analyze, values
+from lagrad.linalg.sparse import (
+    REGULAR,
+    Counters,
+    Reference,
+    SparseFactor,
+    SparsePattern,
+    analyze,
+    values,
+)
 from lagrad.linalg.sweeps import (
     EPS,
     backward_error,
@@ -60,6 +68,7 @@ class LargeBlock:
     hi: int
     slots: Longs  # where the entries inside the block stand in `data`, row by row
     pattern: SparsePattern
+    reference: Reference
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +126,7 @@ class BlockPattern:
             lo, hi = int(ptr[b]), int(ptr[b + 1])
             local, slots = inner_entries(indptr, split, lo, hi)
             sub = analyze(local, indices[slots] - np.int32(lo), hi - lo, counters, backend)
-            large.append(LargeBlock(b, lo, hi, slots, sub))
+            large.append(LargeBlock(b, lo, hi, slots, sub, Reference()))
         rows, columns = np.diff(indptr), np.bincount(indices, minlength=n).astype(np.int32)
         if len(sizes):
             rows, columns = (np.maximum.reduceat(count, ptr[:-1]) for count in (rows, columns))
@@ -255,7 +264,7 @@ class BlockFactors:
             corrected = check.residual.copy()
             used._sweep(corrected, transpose)
             corrected += x2
-            self.pattern.counters.refinements += 1
+            self.pattern.counters.add("refinements")
             new_block, new_column = check.everywhere(corrected)
             new_worst = float(new_block.max(initial=0.0))
             if not new_worst < worst:
@@ -305,7 +314,7 @@ class BlockFactors:
     ) -> None:
         """x (n, k) ← A⁻¹ x or A⁻ᵀ x; solve_large(i, x), if given, solves in the rows of large block i."""
         p = self.pattern
-        p.counters.sweeps += 1
+        p.counters.add("sweeps")
         m, flat = x.shape[1], x.reshape(-1)
         matrix = (p.indptr, p.split, p.indices, self.data)
         blocks = (p.ptr, *matrix, p.packed, self.lu, self.piv)
@@ -372,7 +381,7 @@ class _Check:
                 break
             before = part.copy()
             part += factor.solve(residual, self.transpose)
-            self.factors.pattern.counters.refinements += 1
+            self.factors.pattern.counters.add("refinements")
             new = self._alone(block, x)
             if not new < error:
                 part[...] = before

@@ -16,7 +16,9 @@ entry in `BACKENDS`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -57,6 +59,10 @@ points (124) 0.151, 0.186; on 20×20×20 points (383) 0.212, 0.079.
 """
 
 
+_counting = threading.Lock()
+_tallies = threading.local()
+
+
 @dataclass
 class Counters:
     """What has been done so far: a diagnostic, and the one thing here that changes after it is made.
@@ -72,6 +78,28 @@ class Counters:
     solves: int = 0  # solves with one large block
     sweeps: int = 0  # passes through all blocks
     refinements: int = 0  # steps of iterative refinement, of one large block or of the whole sweep
+    evaluations: int = 0  # of residuals with all partials: of one large block, or of the whole system
+
+    def add(self, name: str) -> None:
+        """Count one more, here and in the tallies that the running thread has open."""
+        with _counting:
+            for counters in (self, *getattr(_tallies, "open", ())):
+                setattr(counters, name, getattr(counters, name) + 1)
+
+    def __sub__(self, other: Counters) -> Counters:
+        """What was done since `other` was copied."""
+        return Counters(**{name: count - getattr(other, name) for name, count in vars(self).items()})
+
+    @staticmethod
+    @contextmanager
+    def tally() -> Iterator[Counters]:
+        """What this thread does, from zero, while the context lasts."""
+        outer, counters = getattr(_tallies, "open", ()), Counters()
+        _tallies.open = (*outer, counters)
+        try:
+            yield counters
+        finally:
+            _tallies.open = outer
 
 
 class SparseFactor(Protocol):
@@ -95,6 +123,43 @@ class SparsePattern(Protocol):
         """Factors of the matrix with these values, one per entry of the pattern; pivots chosen for them."""
 
 
+class Reference:
+    """A factor of one pattern for values that are a matter of the pattern's owner alone, made when first needed.
+
+    Its pivots serve all other values (`SparseFactor.refactor`), so that they are searched for once. For what comes
+    out to be the same whoever asks first, in whatever thread, `make` must give the same values every time.
+    """
+
+    __slots__ = ("_factor", "_made", "_values")
+    _lock = (
+        threading.Lock()
+    )  # one for all: it is held once per pattern, and a lock of each could not be pickled
+
+    def __init__(self) -> None:
+        self._made = False
+        self._values: Floats | None = None
+        self._factor: SparseFactor | None = None
+
+    def factor(self, data: Floats, pattern: SparsePattern, make: Callable[[], Floats | None]) -> SparseFactor:
+        """Factors for the values `data` on the pivots of the values `make()`; on their own where those have none.
+
+        `make` is called once in the life of this reference. Values equal to the reference's take its factor itself.
+        """
+        if not self._made:
+            with self._lock:
+                if not self._made:
+                    self._values = make()
+                    found = None if self._values is None else pattern.factor(self._values)
+                    self._factor = found if found is not None and found.status == REGULAR else None
+                    self._made = True
+        if self._factor is None or self._values is None:
+            return pattern.factor(data)
+        return self._factor if np.array_equal(data, self._values) else self._factor.refactor(data)
+
+    def __reduce__(self) -> tuple[type[Reference], tuple[()]]:
+        return Reference, ()
+
+
 def analyze(
     indptr: Ints, indices: Ints, n: int, counters: Counters | None = None, backend: str = "superlu"
 ) -> SparsePattern:
@@ -115,14 +180,14 @@ class SuperLUPattern:
     @staticmethod
     def analyze(indptr: Ints, indices: Ints, n: int, counters: Counters) -> SuperLUPattern:
         """Choose the ordering; SuperLU computes it along with each factorization, SciPy cannot keep it."""
-        counters.analyses += 1
+        counters.add("analyses")
         pattern = sp.csr_array((np.ones(len(indices)), indices, indptr), shape=(n, n))
         mirrored = pattern.multiply(pattern.T).nnz
         return SuperLUPattern(indptr, indices, n, mirrored >= SYMMETRY * max(len(indices), 1), counters)
 
     def factor(self, data: Floats) -> SuperLUFactor:
         """Equilibrate, choose pivots and factor with SuperLU."""
-        self.counters.factorizations += 1
+        self.counters.add("factorizations")
         data = values(data)
         if not np.isfinite(data).all():
             return self._without_factors(NOT_FINITE)
@@ -238,7 +303,7 @@ class SuperLUFactor:
         data = values(data)
         if not np.isfinite(data).all():
             return pattern.factor(data)
-        pattern.counters.refactorizations += 1
+        pattern.counters.add("refactorizations")
         fill = order.fill
         lx, ux, d = np.empty(len(fill.li)), np.empty(len(fill.ui)), np.empty(pattern.n)
         growth = refactor_columns(
@@ -260,14 +325,14 @@ class SuperLUFactor:
             d,
         )
         if not growth <= GROWTH_LIMIT:
-            pattern.counters.rejections += 1
+            pattern.counters.add("rejections")
             return pattern.factor(data)
         return SuperLUFactor(order, fill.lp, fill.li, lx, fill.up, fill.ui, ux, d, REGULAR)
 
     def solve(self, rhs: Floats, transpose: bool = False) -> Floats:
         """A⁻¹ rhs or A⁻ᵀ rhs, for rhs (n,) or (n, k); all nan where there are no regular factors."""
         order, pattern = self.order, self.order.pattern
-        pattern.counters.solves += 1
+        pattern.counters.add("solves")
         rhs = values(rhs)
         x = np.full(rhs.shape, np.nan)
         if self.status != REGULAR:
