@@ -30,8 +30,8 @@ from lagrad.certificate import (
     check_linear,
     check_regular,
 )
-from lagrad.errors import CertificateError, EvaluationError, ShapeError
-from lagrad.layout import Layout, numbers
+from lagrad.errors import CertificateError, DeclarationError, EvaluationError, ShapeError
+from lagrad.layout import Layout, by_name, numbers, several
 from lagrad.linalg.blocks import Residuals
 from lagrad.linearize import Linearization
 
@@ -209,12 +209,12 @@ class Differentiator:
         """d of / d parameters, of a scalar output; {parameter: array of its shape}."""
         self._check_point(at_any_point)
         lam, certificate = self._adjoint(self._seed(of))
-        names = [i.name for i in self.layout.parameter_items()] if wrt is None else wrt
+        names = [i.name for i in self.layout.parameter_items()] if wrt is None else several(wrt)
         found = [self.layout.find_parameter(name)[0] for name in names]
         cols = np.concatenate([np.empty(0, np.int64), *found])
         total = self._by_parameters(lam, cols)
-        bound = partial(self._gradient_error, self._seed(of), lam, cols, wrt)
-        return Derivatives(self.layout.split_parameters(total, wrt), self._bounded(certificate, bound))
+        bound = partial(self._gradient_error, self._seed(of), lam, cols, names)
+        return Derivatives(self.layout.split_parameters(total, names), self._bounded(certificate, bound))
 
     def _gradient_error(
         self, seed: Floats, lam: Floats, cols: NDArray[Any], wrt: Sequence[str] | None
@@ -232,7 +232,7 @@ class Differentiator:
     def vjp(self, weights: Mapping[str, ArrayLike], at_any_point: bool = False) -> Derivatives:
         """Σ weights · d output / d parameters; {parameter: array of its shape}."""
         seeds = np.zeros(self.layout.n)
-        for name, value in weights.items():
+        for name, value in by_name("weights", weights):
             position, shape = self.layout.find_output(name)
             seeds[position] += numbers(name, value, shape).ravel()
         self._check_point(at_any_point)
@@ -264,8 +264,9 @@ class Differentiator:
     def _seed(self, of: str) -> Floats:
         position, shape = self.layout.find_output(of)
         if position.size != 1:
+            one = f"{of}[{','.join('0' * len(shape))}]"
             raise ShapeError(
-                of, shape, "a scalar", f"Name one element ({of}[0]), or ask for jacobian or vjp."
+                str(of), shape, "a scalar", f"Name one element ({one}), or ask for jacobian or vjp."
             )
         seed = np.zeros(self.layout.n)
         seed[position] = 1.0
@@ -310,7 +311,7 @@ class Differentiator:
     def hessian(self, of: str, wrt: Sequence[str] | None, at_any_point: bool = False) -> Derivatives:
         """{(a, b): array (size of a, size of b)} of second derivatives of a scalar output."""
         layout = self.layout
-        names = [i.name for i in layout.parameter_items()] if wrt is None else list(wrt)
+        names = [i.name for i in layout.parameter_items()] if wrt is None else several(wrt)
         inputs = [layout.find_parameter(name)[0] for name in names]
         cols = np.concatenate([np.empty(0, np.int64), *inputs])
         parts, certificates = [], []
@@ -343,7 +344,8 @@ class Differentiator:
         """{(output, parameter): array of shape (output size, parameter size)}, by the cheaper direction."""
         self._check_point(at_any_point)
         layout = self.layout
-        names = [i.name for i in layout.parameter_items()] if wrt is None else list(wrt)
+        names = [i.name for i in layout.parameter_items()] if wrt is None else several(wrt)
+        of = several(of)
         outputs = [layout.find_output(name) for name in of]
         inputs = [layout.find_parameter(name) for name in names]
         rows = np.concatenate([p for p, _ in outputs]) if outputs else np.empty(0, np.int64)
@@ -378,6 +380,8 @@ class Differentiator:
         self, rows: NDArray[Any], cols: NDArray[Any], sparse: bool = False, mode: str | None = None
     ) -> tuple[Any, Callable[[], Certificate]]:
         """d u[rows] / d p[cols], (rows, cols), in the direction that needs fewer solves."""
+        if mode not in (None, "adjoint", "tangent"):
+            raise DeclarationError("mode", f"{mode!r} is neither 'adjoint' nor 'tangent'.")
         if mode is None:
             mode = "adjoint" if rows.size <= cols.size else "tangent"
         return (self._rows_of if mode == "adjoint" else self._columns_of)(rows, cols, sparse)

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from lagrad.assembly.machine import Machine
 from lagrad.errors import DeclarationError, ShapeError, UnknownNameError
 from lagrad.expr.expression import Expression
-from lagrad.expr.graph import STATE, Graph
+from lagrad.expr.graph import PARAMETER, STATE, Graph
 from lagrad.expr.text import hidden_name
 from lagrad.linalg.blocks import BlockPattern
 from lagrad.program import Declared, Registry
@@ -171,7 +171,9 @@ class Layout:
         raise UnknownNameError(name if isinstance(name, str) else repr(name), role, known)
 
     def find_parameter(self, name: Any) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-        """Positions in p and shape of a parameter or one of its elements."""
+        """Positions in p and shape of a parameter or some of its elements, by name or as the Program gave it."""
+        if isinstance(name, Expression):
+            return self._leaves(name, PARAMETER, self.n_parameters, "parameters"), name.shape
         return self.find(self.parameters, self.n_parameters, name, "parameter")
 
     def find_output(self, name: Any) -> tuple[NDArray[Any], tuple[int, ...]]:
@@ -180,28 +182,34 @@ class Layout:
         By name ("y", "y[2]") or as the expression that the Program gave for it (y, y[2], y[1:]).
         """
         if isinstance(name, Expression):
-            ids = name.array_ids.ravel()
-            graph = self.graph
-            if name.graph is not graph or any(graph.code[i] != STATE for i in ids.tolist()):
-                raise DeclarationError(
-                    "an output given as an expression",
-                    "it must be made of this program's states and definitions.",
-                    "Name it before building: program.define('name', expression).",
-                )
-            index = np.array([graph.a[i] for i in ids.tolist()], dtype=np.int64)
-            if index.size and int(index.max()) >= self.n_states:
-                raise DeclarationError(
-                    "an output", "it was declared after the System was built.", "Build again."
-                )
+            index = self._leaves(name, STATE, self.n_states, "states and definitions")
             return self.machine.col_position[index], name.shape
         index, shape = self.find(self.states, self.n_states, name, "state or definition")
         return self.machine.col_position[index], shape
+
+    def _leaves(self, x: Expression, code: int, count: int, role: str) -> NDArray[np.int64]:
+        """Scalar indices of the leaves that `x` is an array of."""
+        ids, graph = x.array_ids.ravel().tolist(), self.graph
+        if x.graph is not graph or any(graph.code[i] != code for i in ids):
+            raise DeclarationError(
+                "an expression in place of a name",
+                f"it must be made of this program's {role}.",
+                "Name it before building: program.define('name', expression).",
+            )
+        index = np.array([graph.a[i] for i in ids], dtype=np.int64)
+        if index.size and int(index.max()) >= count:
+            raise DeclarationError(
+                "an expression in place of a name",
+                "it was declared after the System was built.",
+                "Build again.",
+            )
+        return index
 
     # -- numbers in --------------------------------------------------------------------------------------
     def parameter_vector(self, given: Mapping[str, ArrayLike] | None) -> Floats:
         """p (m,): declared values, overridden by `given`. Raises for unknown names, wrong shapes, nan."""
         p = self.values.copy()
-        for name, value in (given or {}).items():
+        for name, value in by_name("parameters", given or {}):
             index, shape = self.find_parameter(name)
             p[index] = numbers(name, value, shape).ravel()
         if np.isnan(p).any():
@@ -214,7 +222,7 @@ class Layout:
     def direction(self, given: Mapping[str, ArrayLike]) -> Floats:
         """A direction ṗ (m,), zero where not given."""
         out = np.zeros(self.m)
-        for name, value in given.items():
+        for name, value in by_name("a direction", given):
             index, shape = self.find_parameter(name)
             out[index] = numbers(name, value, shape).ravel()
         return out
@@ -250,7 +258,19 @@ class Layout:
         return dict(zip(self.hidden_names, u[self.machine.col_position[self.n_states :]], strict=True))
 
 
-def numbers(name: str, value: Any, shape: tuple[int, ...]) -> Floats:
+def several(names: Any) -> list[Any]:
+    """A list of names; one alone, a name or an expression, is a list of one."""
+    return [names] if isinstance(names, (str, Expression)) else list(names)
+
+
+def by_name(what: str, given: Mapping[Any, ArrayLike]) -> Iterable[tuple[Any, ArrayLike]]:
+    """The items of {name: value}, or an error that says what was expected."""
+    if not isinstance(given, Mapping):
+        raise DeclarationError(what, f"{{name: value}} was expected, got a {type(given).__name__}.")
+    return given.items()
+
+
+def numbers(name: Any, value: Any, shape: tuple[int, ...]) -> Floats:
     """`value` as finite doubles of `shape` (scalars are broadcast), or an error that names the thing."""
     if isinstance(value, Expression):
         raise DeclarationError(name, "a number was expected, got an expression.")

@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from lagrad.assembly.forward import Scratch
 from lagrad.assembly.whole import DONE, Room, solve_and_differentiate
 from lagrad.certificate import BACKWARD_LIMIT, RCOND_LIMIT, RESIDUAL_LIMIT
-from lagrad.errors import ConvergenceError, EvaluationError, ShapeError
-from lagrad.layout import Floats, Layout
+from lagrad.errors import ConvergenceError, DeclarationError, EvaluationError, ShapeError
+from lagrad.layout import Floats, Layout, several
 from lagrad.solve import Options, Solution, solve
 
 
@@ -55,12 +55,14 @@ class SystemFunction:
     ) -> None:
         self.layout = layout
         self._keep = warm
-        self.of = [of] if isinstance(of, str) else list(of)
-        self.wrt = [i.name for i in layout.parameter_items()] if wrt is None else list(wrt)
+        self.of = several(of)
+        self.wrt = [i.name for i in layout.parameter_items()] if wrt is None else several(wrt)
         outputs = [layout.find_output(name)[0] for name in self.of]
         inputs = [layout.find_parameter(name)[0] for name in self.wrt]
         self._rows: NDArray[Any] = np.concatenate([np.empty(0, np.int64), *outputs])
         self._cols: NDArray[Any] = np.concatenate([np.empty(0, np.int64), *inputs])
+        if np.unique(self._cols).size < self._cols.size:
+            raise DeclarationError("wrt", "a parameter is named twice.", "Name each once.")
         self._at = layout.m + self._rows
         self._v = np.concatenate([layout.values, layout.guess])  # parameters and last solution
         self._spare = self._v.copy()

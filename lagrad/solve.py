@@ -22,6 +22,7 @@ from lagrad.certificate import Certificate, certify, per_block, scaled_residual
 from lagrad.derivatives import Derivatives, Differentiator, kink_names, undefined_value
 from lagrad.errors import ConvergenceError, EvaluationError
 from lagrad.expr.expression import Expression
+from lagrad.expr.graph import PARAMETER
 from lagrad.ladder import Attempt as Attempt
 from lagrad.ladder import Newton, climb, doubt
 from lagrad.layout import Layout
@@ -168,7 +169,12 @@ class Solution:
     def __getitem__(self, name: str | Expression) -> Any:
         layout = self.layout
         known = layout.parameters.by_name
-        if isinstance(name, str) and (name in known or name.rpartition("[")[0] in known):
+        if isinstance(name, Expression):
+            ids = name.array_ids.ravel()
+            parameter = bool(ids.size) and layout.graph.code[int(ids[0])] == PARAMETER
+        else:
+            parameter = isinstance(name, str) and (name in known or name.rpartition("[")[0] in known)
+        if parameter:
             index, shape = layout.find_parameter(name)
         else:
             position, shape = layout.find_output(name)

@@ -19,7 +19,7 @@ from lagrad.continuation import Branch, Path, read_path, solve_from, trace
 from lagrad.diagnosis import Diagnosis, diagnose_system
 from lagrad.errors import ConvergenceError, DeclarationError, EvaluationError, StructuralError
 from lagrad.expr.text import hidden_name
-from lagrad.layout import Floats, Layout
+from lagrad.layout import Floats, Layout, by_name, numbers
 from lagrad.linalg.blocks import DENSE_MAX, BlockPattern
 from lagrad.linalg.sparse import Counters
 from lagrad.program import Program
@@ -46,6 +46,8 @@ def build(program: Program, *, dense_max: int = DENSE_MAX) -> System:
     >>> lg.build(program)
     System 'kepler': 1 state, 1 implicit
     """
+    if not isinstance(program, Program):
+        raise DeclarationError("build", f"a Program was expected, got a {type(program).__name__}.")
     lowered = lower(
         program.graph.arrays(),
         np.array(program.lhs, dtype=np.int32),
@@ -298,10 +300,8 @@ class System:
                     "start", "the solution belongs to another System.", "Build once, solve often."
                 )
             return start.v[layout.m :]
-        from lagrad.layout import numbers
-
         u = layout.guess.copy()
-        for name, value in start.items():
+        for name, value in by_name("start", start):
             position, shape = layout.find_output(name)
             u[position] = numbers(name, value, shape).ravel()
         if layout.lower.size:
