@@ -23,6 +23,16 @@ import math
 
 import numpy as np
 
+from lagrad.assembly.elementary import (
+    block_cosine,
+    block_cosine_partial,
+    block_exponential,
+    block_sine,
+    block_sine_partial,
+    cosine,
+    exponential,
+    sine,
+)
 from lagrad.assembly.special import digamma, expit, logaddexp, polygamma2, polygamma3, trigamma
 from lagrad.kernel import inlined, internal
 
@@ -82,7 +92,7 @@ def rare_value(k, a, b):
     elif k == 35:  # erfc
         r = math.erfc(a)
     elif k == 36:  # expit
-        r = 1.0 / (1.0 + math.exp(-a))
+        r = 1.0 / (1.0 + exponential(-a))
     elif k == 37:  # gammaln
         r = math.lgamma(a)
     elif k == 38:  # digamma
@@ -158,7 +168,7 @@ def rare_partials(k, a, b, r, w):
     elif k == 19:  # exp2
         fa = 0.6931471805599453 * r
     elif k == 20:  # expm1
-        fa = math.exp(a)
+        fa = exponential(a)
     elif k == 21:  # log2
         fa = 1.4426950408889634 / a
     elif k == 22:  # log10
@@ -186,9 +196,9 @@ def rare_partials(k, a, b, r, w):
     elif k == 33:  # arctanh
         fa = 1.0 / ((1.0 - a) * (1.0 + a))
     elif k == 34:  # erf
-        fa = 1.1283791670955126 * math.exp(-a * a)
+        fa = 1.1283791670955126 * exponential(-a * a)
     elif k == 35:  # erfc
-        fa = -1.1283791670955126 * math.exp(-a * a)
+        fa = -1.1283791670955126 * exponential(-a * a)
     elif k == 36:  # expit
         fa = r * (1.0 - r)
     elif k == 37:  # gammaln
@@ -226,9 +236,9 @@ def rare_tangent(k, a, b, r, ta, tb):
     elif k == 7:  # sqrt
         d = ta * (0.5 / r)
     elif k == 8:  # sin
-        d = ta * math.cos(a)
+        d = ta * cosine(a)
     elif k == 9:  # cos
-        d = ta * (-math.sin(a))
+        d = ta * (-sine(a))
     elif k == 10:  # exp
         d = ta * r
     elif k == 11:  # log
@@ -252,7 +262,7 @@ def rare_tangent(k, a, b, r, ta, tb):
     elif k == 19:  # exp2
         d = ta * (0.6931471805599453 * r)
     elif k == 20:  # expm1
-        d = ta * math.exp(a)
+        d = ta * exponential(a)
     elif k == 21:  # log2
         d = ta * (1.4426950408889634 / a)
     elif k == 22:  # log10
@@ -280,9 +290,9 @@ def rare_tangent(k, a, b, r, ta, tb):
     elif k == 33:  # arctanh
         d = ta * (1.0 / ((1.0 - a) * (1.0 + a)))
     elif k == 34:  # erf
-        d = ta * (1.1283791670955126 * math.exp(-a * a))
+        d = ta * (1.1283791670955126 * exponential(-a * a))
     elif k == 35:  # erfc
-        d = ta * (-1.1283791670955126 * math.exp(-a * a))
+        d = ta * (-1.1283791670955126 * exponential(-a * a))
     elif k == 36:  # expit
         d = ta * (r * (1.0 - r))
     elif k == 37:  # gammaln
@@ -323,10 +333,10 @@ def rare_seconds(k, a, b, r, ta, tb, w, wt):
         fa = 0.5 / r
         da = ta * (-0.25 / (a * r))
     elif k == 8:  # sin
-        fa = math.cos(a)
+        fa = cosine(a)
         da = ta * (-r)
     elif k == 9:  # cos
-        fa = -math.sin(a)
+        fa = -sine(a)
         da = ta * (-r)
     elif k == 10:  # exp
         fa = r
@@ -370,8 +380,8 @@ def rare_seconds(k, a, b, r, ta, tb, w, wt):
         fa = 0.6931471805599453 * r
         da = ta * (0.4804530139182014 * r)
     elif k == 20:  # expm1
-        fa = math.exp(a)
-        da = ta * math.exp(a)
+        fa = exponential(a)
+        da = ta * exponential(a)
     elif k == 21:  # log2
         fa = 1.4426950408889634 / a
         da = ta * (-1.4426950408889634 / (a * a))
@@ -412,11 +422,11 @@ def rare_seconds(k, a, b, r, ta, tb, w, wt):
         fa = 1.0 / ((1.0 - a) * (1.0 + a))
         da = ta * (2.0 * a / ((1.0 - a) * (1.0 + a) * (1.0 - a) * (1.0 + a)))
     elif k == 34:  # erf
-        fa = 1.1283791670955126 * math.exp(-a * a)
-        da = ta * (-2.2567583341910251 * a * math.exp(-a * a))
+        fa = 1.1283791670955126 * exponential(-a * a)
+        da = ta * (-2.2567583341910251 * a * exponential(-a * a))
     elif k == 35:  # erfc
-        fa = -1.1283791670955126 * math.exp(-a * a)
-        da = ta * (2.2567583341910251 * a * math.exp(-a * a))
+        fa = -1.1283791670955126 * exponential(-a * a)
+        da = ta * (2.2567583341910251 * a * exponential(-a * a))
     elif k == 36:  # expit
         fa = r * (1.0 - r)
         da = ta * (r * (1.0 - r) * (1.0 - 2.0 * r))
@@ -491,11 +501,11 @@ def tape_values(op, arg_a, arg_b, start, stop, out, reg):
         elif k == 7:  # sqrt
             r = math.sqrt(a)
         elif k == 8:  # sin
-            r = math.sin(a)
+            r = sine(a)
         elif k == 9:  # cos
-            r = math.cos(a)
+            r = cosine(a)
         elif k == 10:  # exp
-            r = math.exp(a)
+            r = exponential(a)
         else:
             r = rare_value(k, a, b)
         reg[np.uint64(out + t - start)] = r
@@ -546,17 +556,11 @@ def block_values(op, arg_a, arg_b, start, stop, out, width, reg):
                 a = reg[x, i]
                 reg[o, i] = math.sqrt(a)
         elif k == 8:  # sin
-            for i in range(width):
-                a = reg[x, i]
-                reg[o, i] = math.sin(a)
+            block_sine(reg, x, o, width)
         elif k == 9:  # cos
-            for i in range(width):
-                a = reg[x, i]
-                reg[o, i] = math.cos(a)
+            block_cosine(reg, x, o, width)
         elif k == 10:  # exp
-            for i in range(width):
-                a = reg[x, i]
-                reg[o, i] = math.exp(a)
+            block_exponential(reg, x, o, width)
         else:
             for i in range(width):
                 a = reg[x, i]
@@ -599,9 +603,9 @@ def tape_partials(op, arg_a, arg_b, start, stop, out, reg, adj):
         elif k == 7:  # sqrt
             adj[x] += w * (0.5 / r)
         elif k == 8:  # sin
-            adj[x] += w * math.cos(a)
+            adj[x] += w * cosine(a)
         elif k == 9:  # cos
-            adj[x] += w * (-math.sin(a))
+            adj[x] += w * (-sine(a))
         elif k == 10:  # exp
             adj[x] += w * r
         elif k < 45:
@@ -662,15 +666,9 @@ def block_partials(op, arg_a, arg_b, start, stop, out, width, reg, adj):
                 w = adj[o, i]
                 adj[x, i] += 0.0 if w == 0.0 else w * (0.5 / r)
         elif k == 8:  # sin
-            for i in range(width):
-                a = reg[x, i]
-                w = adj[o, i]
-                adj[x, i] += 0.0 if w == 0.0 else w * math.cos(a)
+            block_sine_partial(reg, adj, x, o, width)
         elif k == 9:  # cos
-            for i in range(width):
-                a = reg[x, i]
-                w = adj[o, i]
-                adj[x, i] += 0.0 if w == 0.0 else w * (-math.sin(a))
+            block_cosine_partial(reg, adj, x, o, width)
         elif k == 10:  # exp
             for i in range(width):
                 r = reg[o, i]

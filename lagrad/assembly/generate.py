@@ -26,6 +26,10 @@ POLYNOMIAL_END = OPCODE["square"] + 1
 
 SELECT = re.compile(r"1\.0 if (.+) else 0\.0")
 ATOM = re.compile(r"[\w.]+(\([^()]*\))?")
+# What the kernels call for these functions of the table, and where a whole register of a block goes through at once.
+ELEMENTARY = {"math.sin": "sine", "math.cos": "cosine", "math.exp": "exponential"}
+BLOCK_VALUES = {"sin": "block_sine", "cos": "block_cosine", "exp": "block_exponential"}
+BLOCK_PARTIALS = {"sin": "block_sine_partial", "cos": "block_cosine_partial"}
 SPECIAL = ("digamma", "expit", "logaddexp", "polygamma2", "polygamma3", "trigamma")
 
 HEADER = '''\
@@ -277,7 +281,19 @@ BLOCK_DOC = "The twin of `tape_{}` for instances 0 … width - 1 of a block."
 def chain(lines_of: Callable[[Primitive, bool], Lines], end: int, last: Lines, block: bool) -> Lines:
     """A branch for each opcode before `end`, and `last` for the others."""
     bodies = {k: lines_of(PRIMITIVES[k], block) for k in range(end)}
-    return branches({k: in_block(body) if block else body for k, body in bodies.items()}, last)
+    if not block:
+        return branches(bodies, last)
+    whole = {k: whole_register(PRIMITIVES[k].name, lines_of) for k in bodies}
+    return branches({k: whole[k] or in_block(body) for k, body in bodies.items()}, last)
+
+
+def whole_register(name: str, lines_of: Callable[[Primitive, bool], Lines]) -> Lines:
+    """The call that does a register of a block at once, for the functions of `elementary`; else nothing."""
+    if lines_of is value_lines and name in BLOCK_VALUES:
+        return [f"{BLOCK_VALUES[name]}(reg, x, o, width)"]
+    if lines_of is partial_lines and name in BLOCK_PARTIALS:
+        return [f"{BLOCK_PARTIALS[name]}(reg, adj, x, o, width)"]
+    return []
 
 
 def forward(body: Lines) -> Lines:
@@ -364,14 +380,20 @@ def dispatch_text() -> str:
         "",
         "import numpy as np",
         "",
+        "from lagrad.assembly.elementary import (",
+        *(
+            f"    {name},"
+            for name in sorted((*BLOCK_VALUES.values(), *BLOCK_PARTIALS.values(), *ELEMENTARY.values()))
+        ),
+        ")",
         f"from lagrad.assembly.special import {', '.join(SPECIAL)}",
         "from lagrad.kernel import inlined, internal",
-        *rare_functions(),
-        *values_functions(),
-        *partials_functions(),
-        *seconds_functions(),
     ]
-    return HEADER + "\n".join(lines) + "\n"
+    kernels = [*rare_functions(), *values_functions(), *partials_functions(), *seconds_functions()]
+    called = "\n".join(kernels)
+    for name, ours in ELEMENTARY.items():
+        called = called.replace(f"{name}(", f"{ours}(")
+    return HEADER + "\n".join(lines) + "\n" + called + "\n"
 
 
 # ------------------------------------------------------------------------------------------------------------
