@@ -25,7 +25,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from lagrad.assembly.machine import Machine
@@ -109,6 +108,8 @@ def gradient_bound(at: Linearization, seed: Floats, lam: Floats, cols: NDArray[A
 
     seed (n,): weights of the states; lam (n,): λ as computed, R_uᵀ λ = seed.
     """
+    import scipy.sparse as sp
+
     layout, machine = at.layout, at.layout.machine
     n, m, rows, nnz = layout.n, layout.m, machine.rows, machine.nnz_u
     s, entries, size = doubt(at), entry_doubt(at), np.abs(lam)

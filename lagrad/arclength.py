@@ -17,15 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
-import scipy.sparse.linalg as spla
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
 Floats = NDArray[np.float64]
-Matrix: TypeAlias = NDArray[np.float64] | sp.csr_array
+Matrix: TypeAlias = "NDArray[np.float64] | sp.csr_array"
 
 CORRECTIONS = 8  # Newton steps back to the curve before the step is shortened
 SLOW = 0.5  # contraction of successive corrections above which the step is shortened
@@ -77,6 +78,9 @@ def bordered(a: Linear, b: Floats, c: Floats, d: float, f: Floats, g: float) -> 
     x, and iterated against the bordered residual; where A is too near to singular for that, the bordered
     matrix is factored.
     """
+    import scipy.sparse as sp
+    import scipy.sparse.linalg as spla
+
     matrix = a.matrix
     n = b.size
     if isinstance(matrix, np.ndarray):

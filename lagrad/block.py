@@ -8,18 +8,19 @@ point writes it into v.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
-import scipy.sparse.linalg as spla
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
 from lagrad.assembly import forward
 from lagrad.assembly.machine import assign_rows, rows_jacobian
 from lagrad.layout import Layout
 from lagrad.linalg.blocks import LargeBlock, inner_entries
 from lagrad.linalg.sparse import SparsePattern
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 Floats = NDArray[np.float64]
 
@@ -43,6 +44,8 @@ class Square:
 
     def scaled(self, rows: Floats, columns: Floats) -> Square:
         """diag(rows) A diag(columns)."""
+        import scipy.sparse as sp
+
         if isinstance(self.matrix, np.ndarray):
             return Square(self.matrix * rows[:, None] * columns, None)
         a = self.matrix
@@ -61,6 +64,8 @@ class Square:
 
     def shifted(self, d: Floats) -> Square:
         """A + diag(d). Every diagonal entry of a block is part of its pattern."""
+        import scipy.sparse as sp
+
         if isinstance(self.matrix, np.ndarray):
             return Square(self.matrix + np.diag(d), None)
         a = self.matrix
@@ -84,7 +89,12 @@ class Square:
 
     def damped(self, r: Floats, mu: float) -> Floats:
         """The x that minimises |A x + r|² + mu |x|², mu > 0."""
+        import scipy.sparse as sp
+        import scipy.sparse.linalg as spla
+
         if isinstance(self.matrix, np.ndarray):
+            from scipy.linalg import solve_triangular
+
             stacked = np.concatenate([self.matrix, np.sqrt(mu) * np.eye(r.size)])
             q, triangle = np.linalg.qr(stacked)
             try:
@@ -157,6 +167,8 @@ class BlockEquations:
 
     def at(self, u: Floats) -> Point | None:
         """Everything at u, or None where F or a partial is not a finite number."""
+        import scipy.sparse as sp
+
         machine, (residual, magnitude, data) = self.layout.machine, self._arrays
         self.v[machine.m + self.lo : machine.m + self.hi] = u
         if self.large is not None:

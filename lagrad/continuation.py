@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from lagrad import arclength
@@ -25,6 +24,9 @@ from lagrad.layout import Layout, numbers
 from lagrad.linalg.blocks import BlockFactors
 from lagrad.solve import Options, Solution, solve
 from lagrad.watch import OutOfTime, Watch
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 Floats = NDArray[np.float64]
 Path = str | Mapping[str, ArrayLike] | Callable[[float], Mapping[str, ArrayLike]]
@@ -96,6 +98,8 @@ class _Factored:
 
     @cached_property
     def matrix(self) -> sp.csr_array:
+        import scipy.sparse as sp
+
         rows, n = self.layout.machine.rows, self.layout.n
         return sp.csr_array((self.data, rows.a_col, rows.a_ptr), shape=(n, n))
 
@@ -121,6 +125,8 @@ class _Curve:
         self.scaled = np.inf  # largest residual, relative to what cancels in it, at the last point asked for
 
     def __call__(self, u: Floats, t: float) -> arclength.Values | None:
+        import scipy.sparse as sp
+
         layout = self.layout
         machine = layout.machine
         self.watch.tick("continuation: t = {:.6g}", t)

@@ -15,7 +15,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from lagrad.accuracy import gradient_bound, spread
@@ -390,6 +389,8 @@ class Differentiator:
         self, rows: NDArray[Any], cols: NDArray[Any], sparse: bool
     ) -> tuple[Any, Callable[[], Certificate]]:
         """One adjoint per output, all of a slice in one sweep."""
+        import scipy.sparse as sp
+
         n = self.layout.n
         parts, certificates = [], []
         width = max(1, SLICE // max(n, 1))
@@ -407,6 +408,8 @@ class Differentiator:
         self, rows: NDArray[Any], cols: NDArray[Any], sparse: bool
     ) -> tuple[Any, Callable[[], Certificate]]:
         """One tangent per parameter, all of a slice in one sweep."""
+        import scipy.sparse as sp
+
         parts, certificates = [], []
         width = max(1, SLICE // max(self.layout.n, 1))
         for lo in range(0, max(cols.size, 1), width):

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from lagrad import arclength
 from lagrad.assembly import forward
@@ -311,6 +310,8 @@ def _track(
 # -- a single state ------------------------------------------------------------------------------------------
 def scan(block: BlockEquations, start: Point, most: int, watch: Watch) -> Iterator[Reached]:
     """One state: look for changes of sign at distances of all magnitudes from the start, and bisect."""
+    from scipy.optimize import brentq
+
     u0, w = float(start.u[0]), float(block.sizes(start.u)[0])
     low, high = float(block.lower[0]), float(block.upper[0])
     reach = w * 10.0 ** (np.arange(-3 * 4, 15 * 4 + 1) / 4.0)  # from w/1000 to 10¹⁵ w

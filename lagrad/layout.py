@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from lagrad.assembly.machine import Machine
@@ -68,6 +67,8 @@ class Layout:
     # -- which states depend on which -----------------------------------------------------------------------
     def computed_from(self, positions: NDArray[Any]) -> NDArray[np.bool_]:
         """(n,) the states that those at `positions` are computed from, through any number of rows; with themselves."""
+        import scipy.sparse as sp
+
         n, rows = self.n, self.machine.rows
         indptr = np.append(rows.a_ptr, rows.a_ptr[-1] + positions.size)
         indices = np.append(rows.a_col, positions)

@@ -17,15 +17,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from lagrad.assembly.products import minus_times, minus_transposed_times
 from lagrad.layout import Layout
 from lagrad.linalg.blocks import BlockFactors, Residuals
 from lagrad.linalg.sparse import SparseFactor
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 Floats = NDArray[np.float64]
 
@@ -90,6 +93,8 @@ class Linearization:
     @cached_property
     def by_parameters(self) -> sp.csr_array:
         """R_p (n, m), for whoever wants the matrix."""
+        import scipy.sparse as sp
+
         machine = self.layout.machine
         rows = machine.rows
         return sp.csr_array(

@@ -27,8 +27,8 @@ LIBRARIES = {
 
 
 def _process(command: list[str], **environment: str) -> str:
-    """What a Python process prints."""
-    given = os.environ | environment
+    """What a Python process prints. Byte code is kept from run to run, as it is where a library is installed."""
+    given = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | environment
     done = subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=given, capture_output=True, text=True, check=True
     )

@@ -18,7 +18,6 @@ from types import CodeType, SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
-import scipy.special as special
 from numpy.typing import NDArray
 
 from lagrad.assembly.machine import Machine
@@ -30,23 +29,26 @@ Mask = NDArray[np.bool_]
 EPS: Final = float(np.finfo(np.float64).eps)
 KINKED: Final = frozenset(k for k, p in enumerate(PRIMITIVES) if p.kink != NO_KINK)
 
-_MATH = SimpleNamespace(
-    sqrt=np.sqrt, sin=np.sin, cos=np.cos, tan=np.tan, exp=np.exp, log=np.log, expm1=np.expm1, log1p=np.log1p,
-    asin=np.arcsin, acos=np.arccos, atan=np.arctan, atan2=np.arctan2, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh,
-    asinh=np.arcsinh, acosh=np.arccosh, atanh=np.arctanh, hypot=np.hypot,
-    erf=special.erf, erfc=special.erfc, lgamma=special.gammaln,
-)  # fmt: skip
-
 
 def _near(left: Any, right: Any, tolerance: Any) -> Any:
     return np.abs(left - right) <= tolerance
 
 
-_NAMES: Final[dict[str, Any]] = {
-    "__builtins__": {}, "abs": np.abs, "math": _MATH, "np": np, "near": _near, "expit": special.expit,
-    "logaddexp": np.logaddexp, "digamma": special.digamma,
-    "trigamma": lambda a: special.polygamma(1, a), "polygamma2": lambda a: special.polygamma(2, a),
-}  # fmt: skip
+@cache
+def _names() -> dict[str, Any]:
+    import scipy.special as special
+
+    math = SimpleNamespace(
+        sqrt=np.sqrt, sin=np.sin, cos=np.cos, tan=np.tan, exp=np.exp, log=np.log, expm1=np.expm1, log1p=np.log1p,
+        asin=np.arcsin, acos=np.arccos, atan=np.arctan, atan2=np.arctan2, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh,
+        asinh=np.arcsinh, acosh=np.arccosh, atanh=np.arctanh, hypot=np.hypot,
+        erf=special.erf, erfc=special.erfc, lgamma=special.gammaln,
+    )  # fmt: skip
+    return {
+        "__builtins__": {}, "abs": np.abs, "math": math, "np": np, "near": _near, "expit": special.expit,
+        "logaddexp": np.logaddexp, "digamma": special.digamma,
+        "trigamma": lambda a: special.polygamma(1, a), "polygamma2": lambda a: special.polygamma(2, a),
+    }  # fmt: skip
 
 
 class _Arrays(ast.NodeTransformer):
@@ -89,7 +91,7 @@ def _compiled(source: str, near: bool = False) -> CodeType:
 
 
 def _run(source: str, near: bool = False, **values: Any) -> Any:
-    return eval(_compiled(source, near), _NAMES, values)  # sources of the table, never of a user
+    return eval(_compiled(source, near), _names(), values)  # sources of the table, never of a user
 
 
 def kinks(machine: Machine, v: Floats, spread: Callable[[], Floats]) -> list[tuple[int, str]]:

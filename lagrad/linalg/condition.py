@@ -14,7 +14,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from lagrad.kernel import kernel
@@ -145,6 +144,8 @@ def null_vectors(indptr: Ints, indices: Ints, n: int, data: Floats, dense: bool)
     iteration with the factor of the block plus a perturbation of all its entries by 1e-13, without which
     there would be no factor.
     """
+    import scipy.sparse as sp
+
     if not np.isfinite(data).all():
         nan = np.full(n, np.nan)
         return NullVectors(nan, nan, nan, nan, np.nan)

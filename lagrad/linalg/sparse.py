@@ -21,15 +21,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import scipy.sparse as sp
-import scipy.sparse.linalg as spla
 from numpy.typing import NDArray
 
 from lagrad.kernel import kernel
 from lagrad.linalg.dense import BALANCED, PASSES
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -180,6 +181,8 @@ class SuperLUPattern:
     @staticmethod
     def analyze(indptr: Ints, indices: Ints, n: int, counters: Counters) -> SuperLUPattern:
         """Choose the ordering; SuperLU computes it along with each factorization, SciPy cannot keep it."""
+        import scipy.sparse as sp
+
         counters.add("analyses")
         pattern = sp.csr_array((np.ones(len(indices)), indices, indptr), shape=(n, n))
         mirrored = pattern.multiply(pattern.T).nnz
@@ -187,6 +190,9 @@ class SuperLUPattern:
 
     def factor(self, data: Floats) -> SuperLUFactor:
         """Equilibrate, choose pivots and factor with SuperLU."""
+        import scipy.sparse as sp
+        import scipy.sparse.linalg as spla
+
         self.counters.add("factorizations")
         data = values(data)
         if not np.isfinite(data).all():
@@ -389,6 +395,8 @@ def equilibrating_scales(indptr: Ints, indices: Ints, n: int, data: Floats) -> t
 
     What `lagrad.linalg.dense.equilibrate` does for a small block, and explains.
     """
+    import scipy.sparse as sp
+
     magnitude = sp.csr_array((np.abs(data), indices, indptr), shape=(n, n))
     mirrored = magnitude.T
     r, c = np.ones(n), np.ones(n)
@@ -512,6 +520,8 @@ def fill_pattern(
 
 def sorted_columns(n: int, indptr: Ints, indices: Ints) -> Ints:
     """The indices of an n×n pattern by columns, sorted within each."""
+    import scipy.sparse as sp
+
     pattern = sp.csc_array((np.ones(len(indices), np.int8), indices, indptr), shape=(n, n))
     pattern.has_sorted_indices = False
     pattern.sort_indices()
