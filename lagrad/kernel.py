@@ -57,3 +57,16 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 kernel = _compiled()
 internal = _compiled(no_cpython_wrapper=True)
 inlined = _compiled(no_cpython_wrapper=True, forceinline=True)
+
+
+def specialised(function: Any, *arguments: Any) -> Callable[..., Any]:
+    """The machine code of a kernel for arguments of exactly these types; it does not look at types again.
+
+    Numba's own call finds the types of all arguments out each time, 5 of 11 µs for 58 arrays. Who calls this code
+    answers for its arguments: the same dtypes, numbers of dimensions and layout as here.
+    """
+    if not hasattr(function, "compile"):  # compilation is switched off
+        code: Callable[..., Any] = function
+        return code
+    code = function.compile(tuple(function.typeof_pyval(a) for a in arguments))
+    return code

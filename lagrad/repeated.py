@@ -7,7 +7,7 @@ one call into compiled code (`assembly.whole`); whatever that declines goes the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,7 @@ from lagrad.assembly.forward import Scratch
 from lagrad.assembly.whole import DONE, Room, solve_and_differentiate
 from lagrad.certificate import BACKWARD_LIMIT, RCOND_LIMIT, RESIDUAL_LIMIT
 from lagrad.errors import ConvergenceError, DeclarationError, EvaluationError, ShapeError
+from lagrad.kernel import specialised
 from lagrad.layout import Floats, Layout, several
 from lagrad.solve import Options, Solution, solve
 
@@ -69,6 +70,7 @@ class SystemFunction:
         self._warm = False
         self._options = options
         self._arguments: tuple[Any, ...] = ()
+        self._code: Callable[..., int] | None = None
         if not layout.pattern.large:
             machine, pattern, k = layout.machine, layout.pattern, self._rows.size
             self._arguments = compiled_arguments(layout, options)
@@ -112,6 +114,9 @@ class SystemFunction:
         solution.check_finite(self._rows)
         return solution.v[self._at], solution.total(self._rows, self._cols)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_code": None}  # machine code stays in its process
+
     def _set(self, p: ArrayLike) -> None:
         values = np.asarray(p, dtype=np.float64).ravel()
         if values.size != self._cols.size:
@@ -126,11 +131,10 @@ class SystemFunction:
         if not self._keep:
             self._v[self.layout.m :] = self.layout.guess
         np.copyto(self._spare, self._v)
-        cold = not self._keep
-        if (
-            solve_and_differentiate(*self._arguments, cold, rows, self._cols, self._room, self._v, out)
-            == DONE
-        ):
+        given = (*self._arguments, not self._keep, rows, self._cols, self._room, self._v, out)
+        if self._code is None:
+            self._code = specialised(solve_and_differentiate, *given)
+        if self._code(*given) == DONE:
             return True
         np.copyto(self._v, self._spare)  # parameters as asked, states as they were before
         return False

@@ -100,6 +100,17 @@ def test_a_system_survives_pickling(dense_max: int) -> None:
     assert np.array_equal(one.gradient("obj")["z"], other.gradient("obj")["z"])
 
 
+def test_a_system_function_survives_pickling_after_calls() -> None:
+    """It holds machine code by then, which another process could not read."""
+    function = lg.build(sellar()).function(of=["obj", "y1"])
+    points = [[5.0, 2.0, 1.0], [4.9, 2.1, 0.9], [5.1, 2.2, 1.1]]
+    for p in points[:2]:
+        function(p)
+    copy = pickle.loads(pickle.dumps(function))
+    for one, other in zip(function(points[2]), copy(points[2]), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
 def test_a_system_does_not_change() -> None:
     system = lg.build(sellar())
     with pytest.raises(AttributeError, match="does not change"):

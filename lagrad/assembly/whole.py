@@ -26,26 +26,17 @@ DONE, UNSOLVED, REFUSED = 0, 1, 2
 
 
 class Room(NamedTuple):
-    """Working storage for n states in n_blocks blocks, m parameters and k outputs."""
+    """Working storage for n states in n_blocks blocks, m parameters and k outputs; few arrays, as in `Scratch`."""
 
     data: Floats  # (nnz,)
-    residual: Floats  # (n,)
-    magnitude: Floats  # (n,)
-    status: NDArray[np.int8]  # (n_blocks,) of the solve
-    iterations: Index  # (n_blocks,)
     lu: Floats  # packed dense blocks
     piv: Index  # (n,)
-    r: Floats  # (n,)
-    c: Floats  # (n,)
-    regular: NDArray[np.int8]  # (n_blocks,) status of the factors
-    rcond: Floats  # (n_blocks,)
-    seeds: Floats  # (n·k,)
-    lam: Floats  # (n·k,)
-    wrong: Floats  # (n·k,) residual of the adjoint
-    size: Floats  # (n·k,)
-    largest: Floats  # (n,)
-    block: Floats  # (n_blocks,)
-    column: Floats  # (k,)
+    rows: Floats  # (5, n) residual, magnitude, scales of rows and of columns, largest product of a row
+    iterations: Index  # (n_blocks,)
+    status: NDArray[np.int8]  # (2, n_blocks) of the solve; of the factors
+    blocks: Floats  # (2, n_blocks) reciprocal condition; error of the adjoint
+    adjoint: Floats  # (4, n·k) seeds; λ; its residual; the size of that
+    column: Floats  # (k,) error of the adjoint
     total: Floats  # (m·k,)
 
     @staticmethod
@@ -53,10 +44,8 @@ class Room(NamedTuple):
         """Storage of the sizes stated."""
         i8, i32 = np.int8, np.int32
         return Room(
-            np.zeros(nnz), np.zeros(n), np.zeros(n), np.zeros(n_blocks, i8), np.zeros(n_blocks, i32),
-            np.empty(packed), np.zeros(n, i32), np.ones(n), np.ones(n), np.zeros(n_blocks, i8), np.empty(n_blocks),
-            np.zeros(n * k), np.empty(n * k), np.empty(n * k), np.empty(n * k), np.empty(n), np.empty(n_blocks),
-            np.empty(k), np.empty(m * k),
+            np.zeros(nnz), np.empty(packed), np.zeros(n, i32), np.ones((5, n)), np.zeros(n_blocks, i32),
+            np.zeros((2, n_blocks), i8), np.empty((2, n_blocks)), np.zeros((4, n * k)), np.empty(k), np.empty(m * k),
         )  # fmt: skip
 
 
@@ -72,16 +61,17 @@ def solve_and_differentiate(
     n_blocks = kind.size
     n = ptr[n_blocks]
     k = outputs.size
-    data, residual, magnitude = room.data, room.residual, room.magnitude
+    data, residual, magnitude, r, c = room.data, room.rows[0], room.rows[1], room.rows[2], room.rows[3]
+    status, regular, rcond = room.status[0], room.status[1], room.blocks[0]
     reached = sweep(
         0, n_blocks, n + 1, ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper,
         opening_ptr, opening, cold, max_iterations, tolerance, v, data, residual, magnitude,
-        room.status, room.iterations,
+        status, room.iterations,
     )  # fmt: skip
     if reached < n_blocks:
         return UNSOLVED
     for b in range(n_blocks):
-        if room.status[b] == 5:  # a multiple root is looked at more closely by `solve`
+        if status[b] == 5:  # a multiple root is looked at more closely by `solve`
             return UNSOLVED
     for i in range(lower.size):
         if not lower[i] <= v[m + i] <= upper[i]:
@@ -89,42 +79,30 @@ def solve_and_differentiate(
     if k == 0:
         return DONE
     rows_jacobian(
-        0, np.int64(n), tapes, terms, rows, nnz_u, scratch.reg, scratch.adj, v, residual, magnitude, data
+        0, np.int64(n), tapes, terms, rows, nnz_u, scratch.registers[0], scratch.registers[1], v,
+        residual, magnitude, data,
     )  # fmt: skip
     for i in range(n):
         if residual[i] != 0.0 and not abs(residual[i]) <= residual_limit * magnitude[i]:
             return REFUSED
     a_ptr, a_col = rows.a_ptr, rows.a_col
-    factor_small(ptr, a_ptr, split, a_col, data, packed, room.lu, room.piv, room.r, room.c, room.regular)
-    condition_small(
-        ptr, a_ptr, split, a_col, data, packed, room.lu, room.piv, room.r, room.c, room.regular, room.rcond
-    )
+    lu, piv = room.lu, room.piv
+    factor_small(ptr, a_ptr, split, a_col, data, packed, lu, piv, r, c, regular)
+    condition_small(ptr, a_ptr, split, a_col, data, packed, lu, piv, r, c, regular, rcond)
     for b in range(n_blocks):
-        if room.status[b] != 0 or room.regular[b] != 0 or not room.rcond[b] > rcond_limit:
+        if status[b] != 0 or regular[b] != 0 or not rcond[b] > rcond_limit:
             return REFUSED
-    seeds, lam, total = room.seeds, room.lam, room.total
+    seeds, lam, wrong, size = room.adjoint[0], room.adjoint[1], room.adjoint[2], room.adjoint[3]
+    largest, total = room.rows[4], room.total
     for t in range(k):
         seeds[outputs[t] * k + t] = 1.0
         room.column[t] = 0.0
     lam[:] = seeds
-    sweep_transposed(0, n_blocks, k, ptr, a_ptr, split, a_col, data, packed, room.lu, room.piv, lam)
+    sweep_transposed(0, n_blocks, k, ptr, a_ptr, split, a_col, data, packed, lu, piv, lam)
     residual_rows(
-        0,
-        np.int64(n),
-        k,
-        a_ptr[:-1],
-        a_ptr,
-        split,
-        a_col,
-        data,
-        True,
-        seeds,
-        lam,
-        room.wrong,
-        room.size,
-        room.largest,
+        0, np.int64(n), k, a_ptr[:-1], a_ptr, split, a_col, data, True, seeds, lam, wrong, size, largest
     )
-    backward_error(0, n_blocks, k, ptr, lam, room.wrong, room.size, room.largest, room.block, room.column)
+    backward_error(0, n_blocks, k, ptr, lam, wrong, size, largest, room.blocks[1], room.column)
     for t in range(k):
         seeds[outputs[t] * k + t] = 0.0
     for t in range(k):
