@@ -157,8 +157,8 @@ class StructuralError(LagradError):
 class BlockError(LagradError):
     """Something about one block, by the user's names.
 
-    Fields: `block` (its position in block order), `constraints`, `states`, `reason`, `advice`; `point`, parameters and
-    states where solving ended, for `System.diagnose`, or None.
+    Fields: `block` (its position in block order; -1 where no blocks were formed), `constraints`, `states`, `reason`,
+    `advice`; `point`, parameters and states where solving ended, for `System.diagnose`, or None.
     """
 
     what = "block"
@@ -169,9 +169,10 @@ class BlockError(LagradError):
     ) -> None:
         self.block, self.reason, self.advice = block, reason, advice
         self.constraints, self.states = list(constraints), list(states)
+        where = f"constraints {listed(self.constraints)}; states {listed(self.states)}"
         super().__init__(
-            f"{self.what}: block {block} (constraints {listed(self.constraints)}; "
-            f"states {listed(self.states)}): {reason}" + (f" {advice}" if advice else "")
+            f"{self.what}: {where if block < 0 else f'block {block} ({where})'}: {reason}"
+            + (f" {advice}" if advice else "")
         )
 
 

@@ -6,7 +6,6 @@ shared by every System, Solution and Linearization of the program. Solves nothin
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from lagrad.expr.expression import Expression
 from lagrad.expr.graph import PARAMETER, STATE, Graph
 from lagrad.expr.text import hidden_name
 from lagrad.linalg.blocks import BlockPattern
+from lagrad.numbers import by_name as by_name
+from lagrad.numbers import numbers as numbers
 from lagrad.program import Declared, Registry
 
 Floats = NDArray[np.float64]
@@ -262,34 +263,3 @@ class Layout:
 def several(names: Any) -> list[Any]:
     """A list of names; one alone, a name or an expression, is a list of one."""
     return [names] if isinstance(names, (str, Expression)) else list(names)
-
-
-def by_name(what: str, given: Mapping[Any, ArrayLike]) -> Iterable[tuple[Any, ArrayLike]]:
-    """The items of {name: value}, or an error that says what was expected."""
-    if not isinstance(given, Mapping):
-        raise DeclarationError(what, f"{{name: value}} was expected, got a {type(given).__name__}.")
-    return given.items()
-
-
-def numbers(name: Any, value: Any, shape: tuple[int, ...]) -> Floats:
-    """`value` as finite doubles of `shape` (scalars are broadcast), or an error that names the thing."""
-    if isinstance(value, Expression):
-        raise DeclarationError(name, "a number was expected, got an expression.")
-    try:
-        if isinstance(value, np.ma.MaskedArray):
-            raise TypeError
-        out = np.asarray(value)
-        if out.dtype.kind not in "fiub":
-            raise TypeError
-        out = out.astype(np.float64)
-    except (TypeError, ValueError):
-        raise DeclarationError(
-            name, f"{reprlib.repr(value)} is not a real number in double precision, or an array of them."
-        ) from None
-    if out.shape != shape:
-        if out.ndim:
-            raise ShapeError(name, out.shape, shape)
-        out = np.broadcast_to(out, shape)
-    if not np.isfinite(out).all():
-        raise DeclarationError(name, "the value given is not finite.", "Give finite numbers.")
-    return out

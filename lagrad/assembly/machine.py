@@ -186,8 +186,8 @@ def assemble(lowered: Lowered, row_order: Index, col_order: Index, large: list[t
     n, m = lowered.n_rows, lowered.n_parameters
     row_position = np.empty(n, np.int32)
     row_position[row_order] = np.arange(n, dtype=np.int32)
-    col_position = np.empty(n, np.int32)
-    col_position[col_order] = np.arange(n, dtype=np.int32)
+    col_position = np.empty(lowered.n_states, np.int32)
+    col_position[col_order] = np.arange(lowered.n_states, dtype=np.int32)
 
     row = row_position[lowered.term_row]
     group = np.zeros(n, np.int64)

@@ -1,7 +1,7 @@
-"""The Lagrangian of a program as an object that can be read: as text, as LaTeX, as a SymPy expression.
+"""The Lagrangian of a program as an object that can be read, as text, as LaTeX, as a SymPy expression, and evaluated.
 
 Takes the graph, the two sides of every constraint and an output, by number; names come from the graph. Solves
-nothing and holds no values.
+nothing; its numbers, at any point, are those of `numeric`.
 
     L(u, p, λ) = J − Σ_i λ_i R_i,   R_i = lhs_i − rhs_i
     ∂L/∂λ = 0   the constraints            ∂L/∂u = 0   the adjoint equations            ∂L/∂p   the gradient
@@ -13,15 +13,22 @@ the adjoint equations are does the rest. That is why they stay as short as the p
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
+from numpy.typing import ArrayLike
+
+from lagrad.errors import DeclarationError
 from lagrad.expr.graph import PARAMETER, STATE, Graph
 from lagrad.expr.symbolic import node_sympy, partial, symbol
 from lagrad.expr.walk import leaves, written_size
 from lagrad.lagrangian import latex, text
 from lagrad.lagrangian.equations import Column, Equations, Row, multiplier_name
+
+if TYPE_CHECKING:
+    from lagrad.lagrangian.numeric import LagrangianFunction, LagrangianPoint
 
 SHOWN: Final = (
     40  # constraints, states and parameters that `lagrad show` writes out; nobody reads more of them
@@ -68,6 +75,49 @@ class Lagrangian:
 
         terms = (-symbol(multiplier_name(row.name)) * self._residual(row) for row in self._rows(None))
         return sympy.Add(symbol(self._output_name or "J"), *terms)
+
+    def at(
+        self,
+        states: Mapping[str, ArrayLike] | None = None,
+        parameters: Mapping[str, ArrayLike] | None = None,
+        multipliers: Mapping[str, ArrayLike] | None = None,
+    ) -> LagrangianPoint:
+        """L and its derivatives at any point, solved or not; constraints may be fewer or more than states.
+
+        Each of the three is {name: array of its shape}. Left out, a definition has the value that follows from the
+        other states, a state its guess, a parameter its declared value, a multiplier 0. The result has `value`,
+        `by_states`, `by_parameters`, `by_multipliers` (by name) and the sparse `jacobian`, `hessian` and `kkt`. Raises
+        `UnknownNameError`, `ShapeError`, `DeclarationError` for the arguments; the result raises `EvaluationError`
+        where something is not finite.
+
+        >>> import lagrad as lg
+        >>> program = lg.Program("cubic")
+        >>> p = program.parameter("p", 2.0)
+        >>> y = program.state("y", guess=1.0)
+        >>> program.constrain(y**3 + y == p, name="law")
+        >>> point = program.lagrangian("y").at({"y": 2.0}, multipliers={"law": 0.5})
+        >>> point.value, point.by_states, point.by_multipliers
+        (-2.0, {'y': np.float64(-5.5)}, {'law': np.float64(-8.0)})
+        >>> point.hessian.toarray()
+        array([[-6.,  0.],
+               [ 0.,  0.]])
+        """
+        from lagrad.lagrangian.numeric import point_of
+
+        return point_of(self._function, states, parameters, multipliers)
+
+    @cached_property
+    def _function(self) -> LagrangianFunction:
+        from lagrad.lagrangian.numeric import function_of
+
+        if self.output is None:
+            raise DeclarationError(
+                f"the Lagrangian of {self.name}",
+                "J is left open.",
+                "Name an output: program.lagrangian('obj').",
+            )
+        sizes = self.n_states, self.n_parameters
+        return function_of(self.graph.names, self.output, self.lhs, self.rhs, *sizes)
 
     def adjoint_equations(self) -> AdjointEquations:
         """∂L/∂u = 0 for every state, and ∂L/∂p, the gradient."""
