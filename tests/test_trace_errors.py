@@ -7,7 +7,9 @@ import math
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse as sp
+import scipy.special
 
 import lagrad as lg
 from lagrad.errors import DeclarationError, EvaluationError, ExpressionError, ShapeError
@@ -112,7 +114,47 @@ def with_format(x):
 
 
 def with_unknown_function(x):
+    return np.fft.rfft(np.stack([x, x]))
+
+
+def with_median(x):
     return np.median(np.stack([x, x]))
+
+
+def with_argmax_method(x):
+    return np.stack([x, x]).argmax() * x
+
+
+def with_masked_assignment(x):
+    y = np.stack([x, 2 * x])
+    y[y > 3.0] = 0.0
+    return y.sum()
+
+
+def with_mixed_list(x):
+    return np.exp([x, 1.0]).sum()
+
+
+def with_nan(x):
+    y = np.stack([x, 2 * x])
+    y[0] = np.nan
+    return y.sum()
+
+
+def with_fmod(x):
+    return math.fmod(x, 2.0)
+
+
+def with_logsumexp(x):
+    return scipy.special.logsumexp(np.stack([x, 1.0]))
+
+
+def with_scipy(x):
+    return scipy.linalg.solve(np.stack([np.stack([x, 1.0]), np.stack([1.0, -x])]), np.ones(2))[0]
+
+
+def with_iterator(x):
+    return sum(np.nditer(np.stack([x, x])))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +179,16 @@ def with_unknown_function(x):
         (with_sort, "sorted", "np.minimum"),
         (with_object_maximum, "np.maximum", "np.stack"),
         (with_format, 'f"', "lagrad's functions"),
-        (with_unknown_function, "np.median", "docs/primitives.md"),
+        (with_unknown_function, "np.fft", "docs/functions.md"),
+        (with_median, "np.median", "order of traced values"),
+        (with_argmax_method, "argmax", "Which element"),
+        (with_masked_assignment, "y[y > 3.0]", "x = lg.where(condition, value, x)"),
+        (with_mixed_list, "np.exp", "np.stack"),
+        (with_nan, "y[0]", "the constant nan"),
+        (with_fmod, "math.fmod", "np.fmod(…)"),
+        (with_logsumexp, "logsumexp", "np.logaddexp.reduce"),
+        (with_scipy, "scipy.linalg.solve", "no rules"),
+        (with_iterator, "np.nditer", "no rules"),
     ],
 )
 def test_errors_show_the_line_and_what_to_write_instead(f, line, advice) -> None:

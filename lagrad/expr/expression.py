@@ -8,6 +8,7 @@ states, no matrices.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -86,9 +87,28 @@ class Expression:
         return np.asarray(self.ids, dtype=np.int32)
 
     @property
-    def flat(self) -> Iterator[Expression]:
-        """The elements, one by one in C order."""
-        return (Expression(self.graph, int(i)) for i in self.array_ids.ravel())
+    def flat(self) -> Expression:
+        """The elements in C order: to iterate over, to index and, where they lie in this order, to assign to."""
+        ids = self.array_ids.ravel()
+        if type(self.ids) is int or not np.shares_memory(ids, self.ids):
+            ids.flags.writeable = False
+        return Expression(self.graph, ids)
+
+    @property
+    def real(self) -> Expression:
+        """This expression: expressions are real."""
+        return self
+
+    @property
+    def imag(self) -> Expression:
+        """Zeros: expressions are real."""
+        return wrap(self.graph, np.full(self.shape, self.graph.constant(0.0), dtype=np.int32))
+
+    def conj(self) -> Expression:
+        """A copy: expressions are real."""
+        return self.copy()
+
+    conjugate = conj
 
     def __len__(self) -> int:
         if self.ndim == 0:
@@ -153,23 +173,54 @@ class Expression:
         """Axes of length one removed, as `numpy.squeeze`."""
         return wrap(self.graph, self.array_ids.squeeze(axis))
 
-    def astype(self, dtype: Any) -> Expression:
-        """This expression, if `dtype` is a floating type; an `ExpressionError` otherwise."""
-        if not np.issubdtype(np.dtype(dtype), np.floating):
-            raise ExpressionError(f"astype({dtype})", "expressions are real numbers in double precision.")
-        return self.copy()
+    def astype(self, dtype: Any, **options: Any) -> Expression:
+        """The value that a conversion leaves, in double precision whatever the type.
+
+        Floating types leave it as it is, integers truncate it towards zero, bool makes 1 of what is not 0; an
+        `ExpressionError` for any other type.
+        """
+        kind = np.dtype(dtype).kind
+        if kind == "f":
+            return self.copy()
+        if kind == "i":
+            return unary(OPCODE["trunc"], self)
+        if kind == "b":
+            return binary(_NOT_EQUAL, self, 0.0)
+        raise ExpressionError(
+            f"astype({np.dtype(dtype)})",
+            "expressions are real numbers in double precision.",
+            "Convert the numbers of the solution.",
+        )
+
+    def item(self, *index: Any) -> Expression:
+        """The scalar expression at an index, as `numpy.ndarray.item`."""
+        if not index and self.size != 1:
+            raise ShapeError("item()", self.shape, "one element", "Give the index of the element.")
+        ids = self.array_ids
+        return Expression(self.graph, int(ids.item(*index)))
+
+    def tolist(self) -> Any:
+        """Nested lists of scalar expressions, as `numpy.ndarray.tolist`."""
+        return self if self.ndim == 0 else [part.tolist() for part in self]
+
+    def fill(self, value: Any) -> None:
+        """Assign one value to all elements."""
+        self[...] = value
 
     # -- reductions ---------------------------------------------------------------------------------------
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Expression:
+    def sum(self, axis: Any = None, keepdims: bool = False, *, dtype: Any = None) -> Expression:
         """Sum over axes, as `numpy.sum`."""
+        _double(dtype)
         return reduce_linear(self, axis, keepdims, mean=False)
 
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Expression:
+    def mean(self, axis: Any = None, keepdims: bool = False, *, dtype: Any = None) -> Expression:
         """Mean over axes, as `numpy.mean`."""
+        _double(dtype)
         return reduce_linear(self, axis, keepdims, mean=True)
 
-    def prod(self, axis: Any = None, keepdims: bool = False) -> Expression:
+    def prod(self, axis: Any = None, keepdims: bool = False, *, dtype: Any = None) -> Expression:
         """Product over axes, as `numpy.prod`."""
+        _double(dtype)
         return reduce_tree(self, _MUL, axis, keepdims, empty=1.0)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Expression:
@@ -180,12 +231,23 @@ class Expression:
         """Minimum over axes, as `numpy.min`; at a tie the derivative is the earlier element's."""
         return reduce_tree(self, OPCODE["minimum"], axis, keepdims, empty=None)
 
+    def any(self, axis: Any = None, keepdims: bool = False) -> Expression:
+        """1 where some element is not 0, else 0, as `numpy.any`."""
+        return reduce_tree(binary(_NOT_EQUAL, self, 0.0), OPCODE["logical_or"], axis, keepdims, empty=0.0)
+
+    def all(self, axis: Any = None, keepdims: bool = False) -> Expression:
+        """1 where no element is 0, else 0, as `numpy.all`."""
+        return reduce_tree(binary(_NOT_EQUAL, self, 0.0), OPCODE["logical_and"], axis, keepdims, empty=1.0)
+
     def dot(self, other: Any) -> Expression:
         """As `numpy.dot`."""
         return dot(self, other)
 
-    def clip(self, lower: Any = None, upper: Any = None) -> Expression:
-        """Values limited to [lower, upper], as `numpy.clip`."""
+    def clip(self, lower: Any = None, upper: Any = None, **limits: Any) -> Expression:
+        """Values limited to [lower, upper], as `numpy.clip`; NumPy's names min and max are taken too."""
+        lower, upper = limits.pop("min", lower), limits.pop("max", upper)
+        if limits:
+            raise ExpressionError("clip", f"the option {min(limits)} does not apply to expressions.")
         out = self.copy()
         if lower is not None:
             out = binary(OPCODE["maximum"], out, lower)
@@ -329,6 +391,12 @@ class Expression:
     def __ror__(self, other: Any) -> Any:
         return binary(OPCODE["logical_or"], other, self)
 
+    def __xor__(self, other: Any) -> Any:
+        return logical_xor(self, other)
+
+    def __rxor__(self, other: Any) -> Any:
+        return logical_xor(other, self)
+
     def __invert__(self) -> Any:
         return unary(OPCODE["logical_not"], self)
 
@@ -372,9 +440,10 @@ class Expression:
             out: NDArray[Any] = np.empty((), dtype=object)
             out[()] = self
             return out
-        out = np.empty(self.size, dtype=object)
-        out[:] = list(self.flat)
-        return out.reshape(self.shape)
+        out = np.empty(self.shape, dtype=object)
+        out.ravel()[:] = [Expression(self.graph, i) for i in self.array_ids.ravel().tolist()]
+        out.flags.writeable = bool(copy)  # np.asarray: an assignment would not reach this expression
+        return out
 
     # -- NumPy --------------------------------------------------------------------------------------------
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
@@ -392,22 +461,38 @@ class Expression:
             code = _UFUNCS.get(name, _SCIPY.get(name))
             if code is not None:
                 return unary(code, *inputs) if ufunc.nin == 1 else binary(code, *inputs)
-        if method == "reduce" and name in _REDUCTIONS and isinstance(inputs[0], Expression):
-            options.pop("dtype", None)
+        if method == "reduce" and isinstance(inputs[0], Expression) and len(inputs) == 1:
+            _double(options.pop("dtype", None))
             if not set(options) - {"axis", "keepdims"}:
-                axis = options.get("axis", 0)
-                return getattr(inputs[0], _REDUCTIONS[name])(
-                    axis=axis, keepdims=options.get("keepdims", False)
-                )
-        if method == "accumulate" and name == "add":
-            return self.handlers[np.cumsum](inputs[0], axis=options.get("axis", 0))
+                axis, keepdims = options.get("axis", 0), bool(options.get("keepdims", False))
+                if name in _REDUCTIONS:
+                    return getattr(inputs[0], _REDUCTIONS[name])(axis=axis, keepdims=keepdims)
+                if name in ("logaddexp", "hypot"):  # with which order they are taken makes no difference
+                    return reduce_tree(
+                        inputs[0], _UFUNCS[name], axis, keepdims, -np.inf if name == "logaddexp" else 0.0
+                    )
+        if method == "accumulate" and name in ("add", "multiply", "maximum", "minimum", "logaddexp"):
+            if not set(options) - {"axis"}:
+                return accumulate(inputs[0], options.get("axis", 0), _UFUNCS[name])
+        if method == "outer" and ufunc.nin == 2 and not options:
+            x, y = inputs
+            return ufunc(np.reshape(x, (*np.shape(x), *(1,) * np.ndim(y))), y)
+        if method == "at" and name in ("add", "subtract", "multiply", "divide", "maximum", "minimum"):
+            scatter(_UFUNCS[name], *inputs)
+            return None
+        if name == "vecdot" and method == "__call__" and set(options) == {"axis"}:
+            x, y = inputs
+            return vecdot(x, y, options["axis"])
+        module = "numpy" if getattr(np, name, None) is ufunc else "scipy.special"
         raise ExpressionError(
-            f"numpy.{name}" + (f".{method}" if method != "__call__" else ""),
+            f"{module}.{name}" + (f".{method}" if method != "__call__" else ""),
             "expressions do not take part in this operation"
             + (f" with the option {', '.join(sorted(options))}." if options else "."),
-            "Write z = z + x instead of z += x where z is an array of numbers."
+            "Write z = z + x instead of z += x, and assign results, where z is an array of numbers."
             if "out" in options
-            else "The functions that they take part in are listed in docs/primitives.md.",
+            else "Leave the option out."
+            if options
+            else INSTEAD.get(name, _LISTED),
         )
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -416,12 +501,18 @@ class Expression:
             raise ExpressionError(
                 f"{func.__module__}.{func.__name__}",
                 "expressions do not take part in this function.",
-                _INSTEAD.get(
-                    func.__name__,
-                    "Write it with arithmetic, indexing, sums and the functions listed in docs/primitives.md.",
-                ),
+                INSTEAD.get(func.__name__, f"Write it with arithmetic, indexing and sums. {_LISTED}"),
             )
-        return handler(*args, **kwargs)
+        try:
+            return handler(*args, **kwargs)
+        except TypeError:
+            try:
+                inspect.signature(handler).bind(*args, **kwargs)
+            except TypeError as unfit:
+                raise ExpressionError(
+                    f"{func.__module__}.{func.__name__}", f"with expressions: {unfit}.", "Leave it out."
+                ) from None
+            raise
 
     def __repr__(self) -> str:
         from lagrad.expr.text import expression_text
@@ -679,6 +770,29 @@ def floor_divide(x: Any, y: Any) -> Expression:
     return unary(OPCODE["rint"], binary(_DIV, binary(_SUB, x, binary(OPCODE["mod"], x, y)), y))
 
 
+def fmod(x: Any, y: Any) -> Expression:
+    """The remainder with the sign of x, as C's fmod: that of |x| by |y|, exact as `mod` is."""
+    size = abs(y)
+    g = _need_graph(x, y)
+    x = lift(g, x)
+    return where(x < 0.0, -binary(OPCODE["mod"], -x, size), binary(OPCODE["mod"], x, size))
+
+
+def logical_xor(x: Any, y: Any) -> Expression:
+    """1 where one of both is not 0, but not the other."""
+    g = _need_graph(x, y)
+    return binary(_NOT_EQUAL, *(binary(_NOT_EQUAL, lift(g, v), 0.0) for v in (x, y)))
+
+
+def _double(dtype: Any) -> None:
+    if dtype is not None and np.dtype(dtype) != np.float64:
+        raise ExpressionError(
+            f"the option dtype={np.dtype(dtype)}",
+            "expressions are real numbers in double precision.",
+            "Leave it out.",
+        )
+
+
 def where(condition: Any, x: Any, y: Any) -> Expression:
     """x where the condition holds, y elsewhere; the branch not taken has no influence, nor has its nan."""
     if graph_of(condition) is None:
@@ -734,6 +848,46 @@ def reduce_tree(x: Expression, code: int, axis: Any, keepdims: bool, empty: floa
         joined = g.nodes(code, flat[:, 0 : 2 * half : 2], flat[:, 1 : 2 * half : 2])
         flat = np.concatenate([joined, flat[:, 2 * half :]], axis=1)
     return wrap(g, flat.reshape(shape))
+
+
+def accumulate(x: Expression, axis: int | None, code: int) -> Expression:
+    """Running results of a binary primitive along an axis, or over all elements."""
+    ids = x.array_ids.reshape(-1) if axis is None else np.moveaxis(x.array_ids, axis, 0)
+    out = [ids[0]] if len(ids) else []
+    for k in range(1, len(ids)):
+        out.append(x.graph.nodes(code, np.asarray(out[-1]), np.asarray(ids[k])))
+    stacked = np.array(out, dtype=np.int32).reshape(ids.shape)
+    return wrap(x.graph, stacked if axis is None else np.moveaxis(stacked, 0, axis))
+
+
+def scatter(code: int, x: Any, index: Any, values: Any) -> None:
+    """x[index] (op)= values in place, once for every time that an element is named: `ufunc.at`."""
+    if not isinstance(x, Expression):
+        raise ExpressionError(
+            f"numpy.{PRIMITIVES[code].ufuncs[0]}.at",
+            "an array of numbers cannot hold expressions.",
+            "Start from lg.zeros(shape) instead of np.zeros(shape).",
+        )
+    g = x.graph
+    places = np.arange(x.size).reshape(x.shape)[_plain_index(index)]
+    added = np.broadcast_to(lift(g, values).array_ids, places.shape).ravel()
+    named, first = np.unique(places, return_inverse=True)
+    ids = x.array_ids.ravel()
+    new = ids[named]
+    if code in (_ADD, _SUB):  # one sum for each element
+        order = np.argsort(np.concatenate([np.arange(len(named)), first.ravel()]), kind="stable")
+        signs = np.concatenate([np.ones(len(named)), np.full(added.size, 1.0 if code == _ADD else -1.0)])
+        counts = np.bincount(first.ravel(), minlength=len(named)) + 1
+        new = g.linear(counts, np.concatenate([new, added])[order], signs[order])
+    else:
+        for place, node in zip(first.ravel().tolist(), added.tolist(), strict=True):
+            new[place] = g.node(code, int(new[place]), node)
+    x[np.unravel_index(named, x.shape)] = Expression(g, new)
+
+
+def vecdot(x: Any, y: Any, axis: int = -1) -> Expression:
+    """Products summed over an axis, as `numpy.vecdot`."""
+    return reduce_linear(binary(_MUL, x, y), axis, False, mean=False)
 
 
 def matmul(x: Any, y: Any) -> Expression:
@@ -811,8 +965,77 @@ def is_constant(x: Expression) -> bool:
     return bool((code[x.array_ids.ravel()] == CONSTANT).all())
 
 
-# What takes the place of functions whose result is the solution of an equation.
-_INSTEAD = {
+_LISTED = "The functions that expressions take part in are listed in docs/functions.md."
+_ORDER = (
+    "The order of traced values is not known; np.max and np.min of an array, and np.minimum and np.maximum of "
+    "two, are."
+)
+_WHICH = "Which element it is is not known before the system is solved; np.max, np.min and lg.where are."
+_FINITE = "Values that are not finite are refused when the system is solved: leave the test out."
+_COMPARED = "Compare the numbers of the solution; inside lg.where, write abs(x - y) < tolerance."
+_DEFINED = (
+    "Make the result a state, with the equations that define it as constraints (lg.implicit in a function)."
+)
+# What takes the place of functions that expressions do not take part in.
+INSTEAD = {
+    **dict.fromkeys(
+        (
+            "sort",
+            "argsort",
+            "partition",
+            "argpartition",
+            "lexsort",
+            "unique",
+            "median",
+            "percentile",
+            "quantile",
+            "searchsorted",
+            "digitize",
+            "histogram",
+            "sort_complex",
+        ),
+        _ORDER,
+    ),
+    **dict.fromkeys(("argmax", "argmin", "nonzero", "flatnonzero", "argwhere", "choose"), _WHICH),
+    **dict.fromkeys(("isnan", "isfinite", "isinf"), _FINITE),
+    **dict.fromkeys(("isclose", "allclose", "array_equal", "array_equiv", "isin"), _COMPARED),
+    **dict.fromkeys(
+        (
+            "det",
+            "slogdet",
+            "eig",
+            "eigh",
+            "eigvals",
+            "eigvalsh",
+            "svd",
+            "svdvals",
+            "qr",
+            "cholesky",
+            "pinv",
+            "lstsq",
+            "roots",
+        ),
+        _DEFINED,
+    ),
+    **{
+        f"nan{name}": f"No traced value is nan: use np.{name}."
+        for name in ("sum", "prod", "mean", "var", "std", "max", "min", "cumsum", "cumprod")
+    },
+    "piecewise": "Write lg.where(condition, a, b), once for each piece.",
+    "tobytes": "The numbers are in the solution.",
+    "put": "Assign: x[index] = value.",
+    "ptp": "Write np.ptp(x).",
+    "compress": "Write x[condition], with a condition of numbers.",
+    "reduceat": "Sum slices: np.stack([np.sum(x[i:j]) for …]).",
+    "gamma": "Write np.exp(scipy.special.gammaln(x)) for x > 0.",
+    "logit": "Write np.log(x / (1.0 - x)).",
+    "xlogy": "Write x * np.log(y), inside lg.where(x > 0, …, 0.0) where x may be 0.",
+    "ndtr": "Write 0.5 * scipy.special.erfc(-x / np.sqrt(2.0)).",
+    "log_expit": "Write -np.logaddexp(0.0, -x).",
+    "softplus": "Write np.logaddexp(0.0, x).",
+    "exp10": "Write 10.0**x.",
+    "entr": "Write -x * np.log(x).",
+    "betaln": "Write it with scipy.special.gammaln.",
     "solve": 'Let the unknown be a state: x = program.state("x", shape=…), program.constrain(A @ x == b).',
     "inv": 'Let what it is multiplied with be a state: x = program.state("x", shape=…), constrain(A @ x == b).',
 }
@@ -836,11 +1059,21 @@ _SPECIAL_UFUNCS: dict[str, Callable[..., Any]] = {
     "radians": lambda x: x * (np.pi / 180.0),
     "rad2deg": lambda x: x * (180.0 / np.pi),
     "degrees": lambda x: x * (180.0 / np.pi),
-    "vecdot": lambda x, y: reduce_linear(binary(_MUL, x, y), -1, False, mean=False),
+    "logical_xor": lambda x, y: logical_xor(x, y),
+    "bitwise_xor": lambda x, y: logical_xor(x, y),
+    "conjugate": lambda x: x.copy(),
+    "fmod": lambda x, y: fmod(x, y),
+    "heaviside": lambda x, y: where(x < 0.0, 0.0, where(x > 0.0, 1.0, y)),
+    "vecdot": lambda x, y: vecdot(x, y),
+    "matvec": lambda x, y: matmul(x, y[..., None])[..., 0],
+    "vecmat": lambda x, y: matmul(x[..., None, :], y)[..., 0, :],
 }
 _BY_UFUNC: dict[Any, int] = {
     getattr(np, name): code
     for name, code in _UFUNCS.items()
     if name not in _SPECIAL_UFUNCS and isinstance(getattr(np, name, None), np.ufunc)
 }
-_REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min"}
+_REDUCTIONS = {
+    "add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "fmax": "max", "fmin": "min",
+    "logical_or": "any", "logical_and": "all",
+}  # fmt: skip

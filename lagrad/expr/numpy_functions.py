@@ -7,7 +7,7 @@ and products are written with the operations of `expression`. Fills `Expression.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,21 @@ def _only(function: str, options: dict[str, Any], *harmless: str) -> None:
     """Refuse options that would change the result or are to be written to; `harmless` ones do neither."""
     for name, value in options.items():
         if name not in harmless and value is not None and value is not np._NoValue:
-            raise ExpressionError(f"numpy.{function}", f"the option {name} does not apply to expressions.")
+            if name == "dtype" and np.dtype(value) == np.float64:
+                continue
+            raise ExpressionError(
+                f"numpy.{function}",
+                f"the option {name} does not apply to expressions.",
+                _OPTIONS.get(name, "Leave it out."),
+            )
+
+
+_OPTIONS = {
+    "where": "Put np.where(condition, x, 0.0), or what else changes nothing, in place of x.",
+    "initial": "Add it, or what the function does with it, to the result.",
+    "out": "Assign the result: z = f(x), or z[...] = f(x).",
+    "dtype": "Expressions are real numbers in double precision.",
+}
 
 
 # -- functions that only move elements -------------------------------------------------------------------
@@ -44,10 +58,11 @@ def _only(function: str, options: dict[str, Any], *harmless: str) -> None:
 _MOVING = (
     np.reshape, np.ravel, np.transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.squeeze, np.expand_dims,
     np.broadcast_to, np.flip, np.fliplr, np.flipud, np.roll, np.rot90, np.repeat, np.tile, np.take, np.delete,
-    np.diagonal, np.atleast_1d, np.atleast_2d, np.atleast_3d, np.take_along_axis, np.resize,
-    np.matrix_transpose, np.copy,
+    np.diagonal, np.take_along_axis, np.resize, np.matrix_transpose, np.copy,
+    np.linalg.diagonal, np.linalg.matrix_transpose,
 )  # fmt: skip
-_SPLITTING = (np.split, np.array_split, np.hsplit, np.vsplit, np.dsplit, np.broadcast_arrays)
+_PROMOTING = (np.atleast_1d, np.atleast_2d, np.atleast_3d)
+_SPLITTING = (np.split, np.array_split, np.hsplit, np.vsplit, np.dsplit, np.broadcast_arrays, np.unstack)
 _JOINING = (np.stack, np.concatenate, np.hstack, np.vstack, np.dstack, np.column_stack, np.block)
 
 
@@ -58,6 +73,16 @@ def _moving(function: Any) -> Callable[..., Any]:
                 f"numpy.{function.__name__}", "an option is an expression; it must be a number."
             )
         return wrap(x.graph, function(x.array_ids, *args, **kwargs))
+
+    return handler
+
+
+def _promoting(function: Any) -> Callable[..., Any]:
+    def handler(*args: Any) -> Any:
+        g = graph_of(*args)
+        assert g is not None
+        parts = tuple(wrap(g, function(lift(g, a).array_ids)) for a in args)
+        return parts if len(parts) > 1 else parts[0]
 
     return handler
 
@@ -81,6 +106,11 @@ def _ids(g: Graph, part: Any) -> Any:
 
 def _joining(function: Any) -> Callable[..., Any]:
     def handler(parts: Any, *args: Any, **kwargs: Any) -> Any:
+        _only(
+            function.__name__,
+            {k: kwargs.pop(k) for k in ("out", "dtype", "casting") if k in kwargs},
+            "casting",
+        )
         parts = list(parts) if not isinstance(parts, Expression) else parts
         g = graph_of(parts)
         assert g is not None
@@ -92,6 +122,7 @@ def _joining(function: Any) -> Callable[..., Any]:
 
 
 _HANDLERS.update({f: _moving(f) for f in _MOVING})
+_HANDLERS.update({f: _promoting(f) for f in _PROMOTING})
 _HANDLERS.update({f: _splitting(f) for f in _SPLITTING})
 _HANDLERS.update({f: _joining(f) for f in _JOINING})
 
@@ -129,6 +160,34 @@ def _diag(x: Expression, k: int = 0) -> Expression:
     return wrap(x.graph, np.where(ids == 0, np.int32(x.graph.constant(0.0)), ids - np.int32(1)))
 
 
+@_implements(np.diagflat)
+def _diagflat(x: Expression, k: int = 0) -> Expression:
+    return _diag(x.ravel(), k)
+
+
+@_implements(np.extract)
+def _extract(condition: Any, x: Any) -> Expression:
+    return _compress(np.ravel(condition), np.ravel(x))
+
+
+@_implements(np.insert)
+def _insert(x: Any, position: Any, values: Any, axis: int | None = None) -> Expression:
+    g = graph_of(x, values)
+    assert g is not None
+    return wrap(g, np.insert(lift(g, x).array_ids, position, lift(g, values).array_ids, axis=axis))
+
+
+@_implements(np.copyto)
+def _copyto(target: Any, source: Any, casting: str = "same_kind", where: Any = True) -> None:
+    if not isinstance(target, Expression):
+        raise ExpressionError(
+            "numpy.copyto",
+            "an array of numbers cannot hold expressions.",
+            "Start from lg.zeros(shape), or write np.full(shape, x) for np.full_like(numbers, x).",
+        )
+    target[...] = fn.where(where, np.broadcast_to(source, target.shape), target)
+
+
 @_implements(np.append)
 def _append(x: Any, values: Any, axis: int | None = None) -> Any:
     if axis is None:
@@ -152,6 +211,12 @@ def _pad(x: Expression, pad_width: Any, mode: Any = "constant", **options: Any) 
 @_implements(np.zeros_like)
 def _zeros_like(x: Expression, shape: Any = None, **options: Any) -> Expression:
     _only("zeros_like", options, "dtype", "order", "subok")
+    return _full_like(x, 0.0, shape)
+
+
+@_implements(np.empty_like)
+def _empty_like(x: Expression, shape: Any = None, **options: Any) -> Expression:
+    _only("empty_like", options, "dtype", "order", "subok", "device")
     return _full_like(x, 0.0, shape)
 
 
@@ -191,6 +256,11 @@ def _iscomplexobj(x: Expression) -> bool:
     return False
 
 
+@_implements(np.isrealobj)
+def _isrealobj(x: Expression) -> bool:
+    return True
+
+
 # -- reductions ------------------------------------------------------------------------------------------
 def _reducing(name: str) -> Callable[..., Any]:
     def handler(
@@ -211,8 +281,17 @@ _HANDLERS.update(
         np.prod: _reducing("prod"),
         np.max: _reducing("max"),
         np.min: _reducing("min"),
+        np.amax: _reducing("max"),
+        np.amin: _reducing("min"),
+        np.any: _reducing("any"),
+        np.all: _reducing("all"),
     }
 )
+
+
+@_implements(np.count_nonzero)
+def _count_nonzero(x: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    return (x != 0).sum(axis, keepdims)
 
 
 @_implements(np.var)
@@ -234,44 +313,117 @@ def _std(x: Expression, axis: Any = None, ddof: int = 0, keepdims: bool = False,
 @_implements(np.cumsum)
 def _cumsum(x: Expression, axis: int | None = None, **options: Any) -> Expression:
     _only("cumsum", options)
-    return _accumulate(x, axis, OPCODE["add"])
+    return ex.accumulate(x, axis, OPCODE["add"])
 
 
 @_implements(np.cumprod)
 def _cumprod(x: Expression, axis: int | None = None, **options: Any) -> Expression:
     _only("cumprod", options)
-    return _accumulate(x, axis, OPCODE["mul"])
+    return ex.accumulate(x, axis, OPCODE["mul"])
 
 
-def _accumulate(x: Expression, axis: int | None, code: int) -> Expression:
-    ids = x.array_ids.reshape(-1) if axis is None else np.moveaxis(x.array_ids, axis, 0)
-    out = [ids[0]] if len(ids) else []
-    for k in range(1, len(ids)):
-        out.append(x.graph.nodes(code, np.asarray(out[-1]), np.asarray(ids[k])))
-    stacked = np.array(out, dtype=np.int32).reshape(ids.shape)
-    return wrap(x.graph, stacked if axis is None else np.moveaxis(stacked, 0, axis))
+def _cumulative(code: int, start: float) -> Callable[..., Any]:
+    def handler(
+        x: Expression, /, *, axis: int | None = None, include_initial: bool = False, **options: Any
+    ) -> Expression:
+        _only("cumulative_sum", options)
+        if axis is None and x.ndim > 1:
+            raise ExpressionError("numpy.cumulative_sum", "the axis is not stated.", "Give axis.")
+        along = -1 if axis is None else axis
+        out = ex.accumulate(x, along, code)
+        if not include_initial:
+            return out
+        rows = np.moveaxis(out.array_ids, along, 0)
+        first = np.full((1, *rows.shape[1:]), x.graph.constant(start), dtype=np.int32)
+        return wrap(x.graph, np.moveaxis(np.concatenate([first, rows]), 0, along))
+
+    return handler
+
+
+_HANDLERS[np.cumulative_sum] = _cumulative(OPCODE["add"], 0.0)
+_HANDLERS[np.cumulative_prod] = _cumulative(OPCODE["mul"], 1.0)
 
 
 @_implements(np.diff)
-def _diff(x: Expression, n: int = 1, axis: int = -1) -> Expression:
+def _diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    ends = [None if e is None or e is np._NoValue else e for e in (prepend, append)]
+    g = graph_of(x, *ends)
+    assert g is not None
+    x = lift(g, x)
+    rows = np.moveaxis(x.array_ids, axis, 0)
+    shape = (1, *rows.shape[1:])
+    parts = [
+        None if e is None
+        else np.broadcast_to(lift(g, e).ids, shape) if np.ndim(e) == 0
+        else np.moveaxis(lift(g, e).array_ids, axis, 0)
+        for e in ends
+    ]  # fmt: skip
+    rows = np.concatenate([p for p in (parts[0], rows, parts[1]) if p is not None])
     for _ in range(n):
-        moved = np.moveaxis(x.array_ids, axis, 0)
-        x = wrap(x.graph, np.moveaxis(moved[1:], 0, axis)) - wrap(x.graph, np.moveaxis(moved[:-1], 0, axis))
-    return x
+        rows = (wrap(g, rows[1:]) - wrap(g, rows[:-1])).array_ids
+    return wrap(g, np.moveaxis(rows, 0, axis))
+
+
+@_implements(np.gradient)
+def _gradient(x: Any, *spacing: Any, axis: Any = None, edge_order: Literal[1, 2] = 1) -> Any:
+    """Linear in x: along every axis, the matrix that NumPy makes of the unit vectors, times x."""
+    if graph_of(*spacing) is not None:
+        raise ExpressionError("numpy.gradient", "the spacing is an expression.", "Give numbers.")
+    axes = range(x.ndim) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
+    steps = spacing * len(axes) if len(spacing) == 1 else spacing or (1.0,) * len(axes)
+    if len(steps) != len(axes):
+        raise ExpressionError(
+            "numpy.gradient", f"{len(steps)} spacings for {len(axes)} axes.", "Give one for each axis."
+        )
+    parts = []
+    for k, step in zip(axes, steps, strict=True):
+        matrix = np.gradient(np.eye(x.shape[k]), step, axis=0, edge_order=edge_order)
+        moved = np.moveaxis(x, k, 0)
+        product = ex.matmul(matrix, moved.reshape(x.shape[k], x.size // x.shape[k]))
+        parts.append(np.moveaxis(np.reshape(product, moved.shape), 0, k))
+    return tuple(parts) if len(parts) > 1 else parts[0]
 
 
 @_implements(np.linalg.norm)
 def _norm(x: Expression, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    vector = x.ndim == 1 or isinstance(axis, (int, np.integer))
-    if ord is None or (ord == 2 and vector) or (ord == "fro" and not vector):
+    axes = tuple(range(x.ndim)) if axis is None else np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
+    if ord is None and (axis is None or len(axes) <= 2):
         return fn.sqrt(ex.power(x, 2).sum(axis, keepdims))
-    if vector and ord == 1:
-        return abs(x).sum(axis, keepdims)
-    if vector and ord == np.inf:
-        return abs(x).max(axis, keepdims)
+    if len(axes) == 1:
+        return _vector_norm(x, ord=ord, axis=axes[0], keepdims=keepdims)
+    if len(axes) == 2:
+        if ord == "fro":
+            return fn.sqrt(ex.power(x, 2).sum(axes, keepdims))
+        if ord in (1, -1, np.inf, -np.inf):
+            summed, other = axes if abs(ord) == 1 else axes[::-1]
+            sums = abs(x).sum(summed, keepdims=True)
+            out = sums.max(other, keepdims=True) if ord > 0 else sums.min(other, keepdims=True)
+            return out if keepdims else out.squeeze(axes)
     raise ExpressionError(
-        f"numpy.linalg.norm with ord={ord}", "expressions take part in 1, 2, inf and 'fro'."
+        f"numpy.linalg.norm with ord={ord}",
+        "it is not one that expressions take part in.",
+        "Use a number or inf for vectors; 1, -1, inf, -inf or 'fro' for matrices.",
     )
+
+
+@_implements(np.linalg.vector_norm)
+def _vector_norm(x: Expression, /, *, axis: Any = None, ord: Any = 2, keepdims: bool = False) -> Any:
+    if ord is None or ord == 2:
+        return fn.sqrt(ex.power(x, 2).sum(axis, keepdims))
+    if ord == 0:
+        return (x != 0).sum(axis, keepdims)
+    if ord == 1:
+        return abs(x).sum(axis, keepdims)
+    if ord in (np.inf, -np.inf):
+        return abs(x).max(axis, keepdims) if ord > 0 else abs(x).min(axis, keepdims)
+    if isinstance(ord, (int, float, np.number)):
+        return ex.power(ex.power(abs(x), ord).sum(axis, keepdims), 1.0 / float(ord))
+    raise ExpressionError(f"numpy.linalg.norm with ord={ord}", "it is no norm of vectors.")
+
+
+@_implements(np.linalg.matrix_norm)
+def _matrix_norm(x: Expression, /, *, keepdims: bool = False, ord: Any = "fro") -> Any:
+    return _norm(x, ord, (-2, -1), keepdims)
 
 
 # -- products --------------------------------------------------------------------------------------------
@@ -279,6 +431,37 @@ def _norm(x: Expression, ord: Any = None, axis: Any = None, keepdims: bool = Fal
 def _dot(x: Any, y: Any, out: Any = None) -> Any:
     _only("dot", {"out": out})
     return fn.dot(x, y)
+
+
+@_implements(np.linalg.matmul)
+def _matmul(x: Any, y: Any, /) -> Any:
+    return ex.matmul(x, y)
+
+
+@_implements(np.linalg.multi_dot)
+def _multi_dot(arrays: Any, *, out: Any = None) -> Any:
+    _only("linalg.multi_dot", {"out": out})
+    product, *rest = arrays
+    for factor in rest:
+        product = fn.dot(product, factor)
+    return product
+
+
+@_implements(np.linalg.matrix_power)
+def _matrix_power(x: Expression, n: int) -> Expression:
+    if n < 0:
+        raise ExpressionError(
+            "numpy.linalg.matrix_power", "the exponent is negative.", "Use lg.implicit for an inverse."
+        )
+    if n == 0:
+        return wrap(x.graph, np.broadcast_to(lift(x.graph, np.eye(x.shape[-1])).array_ids, x.shape).copy())
+    half = x if n == 1 else _matrix_power(x, n // 2)
+    return x.copy() if n == 1 else half @ half if n % 2 == 0 else half @ half @ x
+
+
+@_implements(np.linalg.vecdot)
+def _vecdot(x: Any, y: Any, /, *, axis: int = -1) -> Any:
+    return ex.vecdot(x, y, axis)
 
 
 @_implements(np.vdot)
@@ -293,13 +476,13 @@ def _inner(x: Any, y: Any) -> Any:
     return np.tensordot(x, y, axes=(-1, -1))
 
 
-@_implements(np.outer)
+@_implements(np.outer, np.linalg.outer)
 def _outer(x: Any, y: Any, out: Any = None) -> Any:
     _only("outer", {"out": out})
     return np.ravel(x)[:, None] * np.ravel(y)[None, :]
 
 
-@_implements(np.tensordot)
+@_implements(np.tensordot, np.linalg.tensordot)
 def _tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
     if isinstance(axes, (int, np.integer)):
         ax, ay = list(range(np.ndim(x) - axes, np.ndim(x))), list(range(axes))
@@ -324,11 +507,23 @@ def _einsum(subscripts: str, *operands: Any, **options: Any) -> Any:
         raise ExpressionError("numpy.einsum", "the subscripts are no text.", "Write them as in 'ij,j->i'.")
     inputs, arrow, output = subscripts.replace(" ", "").partition("->")
     terms = inputs.split(",")
-    if "." in subscripts or len(terms) != len(operands):
-        raise ExpressionError(f"numpy.einsum({subscripts!r})", "write one plain term per operand.")
-    if not arrow:
+    if len(terms) != len(operands):
+        raise ExpressionError(f"numpy.einsum({subscripts!r})", "write one term per operand.")
+    free = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in subscripts]  # what "..." stands for
+    rest = [max(0, np.ndim(x) - len(t) + 3) * ("..." in t) for t, x in zip(terms, operands, strict=True)]
+    dots = "".join(free[: max(rest)])
+    terms = [t.replace("...", dots[len(dots) - n :]) for t, n in zip(terms, rest, strict=True)]
+    if arrow:
+        output = output.replace("...", dots)
+    else:
         letters = "".join(terms)
-        output = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+        output = dots + "".join(sorted(c for c in set(letters) - set(dots) if letters.count(c) == 1))
+    if any(len(t) != np.ndim(x) or "." in t for t, x in zip(terms, operands, strict=True)) or "." in output:
+        raise ExpressionError(
+            f"numpy.einsum({subscripts!r})",
+            f"the terms do not fit operands of shapes {', '.join(str(np.shape(x)) for x in operands)}.",
+            "Write one letter per axis of each operand.",
+        )
     order = output + "".join(sorted(set("".join(terms)) - set(output)))
     g = graph_of(*operands)
     assert g is not None
@@ -359,6 +554,11 @@ def _trace(x: Expression, offset: int = 0, axis1: int = 0, axis2: int = 1, **opt
     return wrap(x.graph, np.diagonal(x.array_ids, offset, axis1, axis2)).sum(-1)
 
 
+@_implements(np.linalg.trace)
+def _linalg_trace(x: Expression, /, *, offset: int = 0, dtype: Any = None) -> Expression:
+    return _trace(x, offset, -2, -1, dtype=dtype)
+
+
 @_implements(np.kron)
 def _kron(x: Any, y: Any) -> Any:
     g = graph_of(x, y)
@@ -371,7 +571,7 @@ def _kron(x: Any, y: Any) -> Any:
     return np.reshape(left * right, [p * q for p, q in zip(sa, sb, strict=True)])
 
 
-@_implements(np.cross)
+@_implements(np.cross, np.linalg.cross)
 def _cross(x: Any, y: Any, **options: Any) -> Any:
     if options or np.shape(x)[-1:] != (3,) or np.shape(y)[-1:] != (3,):
         raise ExpressionError(
@@ -400,20 +600,95 @@ def _clip(x: Any, a_min: Any = None, a_max: Any = None, **options: Any) -> Any:
 
 @_implements(np.interp)
 def _interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Any:
-    """Piecewise linear interpolation in constant increasing nodes: sum of clipped slopes."""
+    """Piecewise linear interpolation: the segment that holds x; at a node, the one that begins there."""
     _only("interp", {"period": period})
+    if graph_of(xp) is not None:
+        raise ExpressionError(
+            "numpy.interp", "the nodes are expressions: their order is not known.", "Give nodes as numbers."
+        )
     xp = np.asarray(xp, dtype=float)
-    out: Any = fp[0]
+    if xp.ndim != 1 or len(xp) == 0 or not (np.diff(xp) > 0).all():
+        raise ExpressionError("numpy.interp", "the nodes do not increase.", "Sort them.")
+    if np.shape(fp) != xp.shape:
+        raise ExpressionError("numpy.interp", f"{len(xp)} nodes, and values of shape {np.shape(fp)}.")
+    within = graph_of(fp)
+    fp = np.asarray(fp) if within is None else lift(within, fp)
+    left, right = fp[0] if left is None else left, fp[-1] if right is None else right
+    if graph_of(x) is None:
+        x = np.asarray(x, dtype=float)
+        k = np.clip(np.searchsorted(xp, x, "right") - 1, 0, max(len(xp) - 2, 0))
+        inside = fp[k]
+        if len(xp) > 1:
+            inside = inside + (x - xp[k]) / (xp[k + 1] - xp[k]) * (fp[k + 1] - fp[k])
+        return fn.where(x < xp[0], left, fn.where(x > xp[-1], right, inside))
+    g = graph_of(x)
+    assert g is not None
+    x = lift(g, x)
+    out: Any = ex.binary(OPCODE["pick"], x < xp[0], left) + ex.binary(OPCODE["pick"], x > xp[-1], right)
     for k in range(len(xp) - 1):
-        out = out + (fp[k + 1] - fp[k]) / (xp[k + 1] - xp[k]) * (fn.clip(x, xp[k], xp[k + 1]) - xp[k])
-    if left is not None:
-        out = np.where(x < xp[0], left, out)
-    return out if right is None else np.where(x > xp[-1], right, out)
+        here = (x >= xp[k]) & (x < xp[k + 1] if k < len(xp) - 2 else x <= xp[k + 1])
+        segment = fp[k] + (fp[k + 1] - fp[k]) / (xp[k + 1] - xp[k]) * (x - xp[k])
+        out = out + ex.binary(OPCODE["pick"], here, segment)
+    return out if len(xp) > 1 else ex.where(x == xp[0], fp[0], out)
 
 
-@_implements(np.nan_to_num, np.real)
-def _same(x: Expression, *_: Any, **__: Any) -> Expression:
+@_implements(np.real)
+def _same(x: Expression) -> Expression:
     return x
+
+
+@_implements(np.nan_to_num)
+def _nan_to_num(x: Expression, copy: bool = True, **options: Any) -> Expression:
+    return x.copy() if copy else x  # what is not finite is refused at solving
+
+
+@_implements(np.imag)
+def _imag(x: Expression) -> Expression:
+    return _full_like(x, 0.0)
+
+
+@_implements(np.round, np.around)
+def _round(x: Expression, decimals: int = 0, out: Any = None) -> Any:
+    _only("round", {"out": out})
+    rint = OPCODE["rint"]
+    if decimals == 0:
+        return ex.unary(rint, x)
+    scale = 10.0 ** abs(decimals)  # as NumPy does it
+    return ex.unary(rint, x * scale) / scale if decimals > 0 else ex.unary(rint, x / scale) * scale
+
+
+@_implements(np.fix)
+def _fix(x: Expression, out: Any = None) -> Any:
+    _only("fix", {"out": out})
+    return ex.unary(OPCODE["trunc"], x)
+
+
+@_implements(np.bincount)
+def _bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
+    if graph_of(x) is not None:
+        raise ExpressionError("numpy.bincount", "the bins are expressions.", "Give whole numbers.")
+    bins = np.asarray(x)
+    out = np.zeros(max(minlength, int(bins.max(initial=-1)) + 1)) + 0.0 * weights.sum()
+    ex.scatter(OPCODE["add"], out, bins, weights)
+    return out
+
+
+@_implements(np.vander)
+def _vander(x: Expression, N: int | None = None, increasing: bool = False) -> Any:
+    powers = range(len(x) if N is None else N)
+    return np.stack([ex.power(x, k) for k in (powers if increasing else reversed(powers))], axis=-1)
+
+
+@_implements(np.logspace)
+def _logspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: Any = 10.0, **options: Any
+) -> Any:
+    return ex.power(base, _linspace(start, stop, num, endpoint, **options))
+
+
+@_implements(np.correlate)
+def _correlate(a: Any, v: Any, mode: str = "valid") -> Any:
+    return _convolve(a, v[::-1], mode)
 
 
 @_implements(np.sinc)
@@ -524,7 +799,7 @@ def _method(function: Any) -> Callable[..., Any]:
 
 
 for _function in (
-    np.var, np.std, np.cumsum, np.cumprod, np.swapaxes, np.repeat, np.take, np.diagonal, np.trace,
+    np.var, np.std, np.cumsum, np.cumprod, np.swapaxes, np.repeat, np.take, np.diagonal, np.trace, np.round,
 ):  # fmt: skip
     setattr(Expression, _function.__name__, _method(_function))
 

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lagrad.errors import ExpressionError, LagradError
-from lagrad.expr.expression import Expression
+from lagrad.expr import functions
+from lagrad.expr.expression import INSTEAD, Expression
 from lagrad.expr.graph import LINEAR, Graph
 from lagrad.program import element_name
 
@@ -255,17 +256,30 @@ def explain(error: Exception) -> Exception | None:
     _, text, part = source_of(code, found.tb_lasti)
     foreign = None
     if not isinstance(error, LagradError):
-        if "Expression" not in str(error) and "setting an array element" not in str(error):
+        if not _FOREIGN.search(str(error)):
             return None
-        if not isinstance(error, (TypeError, ValueError)):
+        if not isinstance(error, (TypeError, ValueError, AttributeError)):
             error.add_note("While a function is traced, its arguments are expressions, not NumPy arrays.")
             return None
-        foreign = ExpressionError(part or "a traced value", f"{error}.", "Use NumPy's or lagrad's functions.")
+        own = "Use NumPy's or lagrad's functions."
+        if "Expression" not in str(error):
+            own = "A library that has no rules for expressions takes part here. " + own
+        missing = error.name or "" if isinstance(error, AttributeError) else ""
+        foreign = ExpressionError(
+            part or "a traced value", f"{str(error).rstrip('.')}.", INSTEAD.get(missing, own)
+        )
     place = foreign or error
     assert isinstance(place, LagradError)
     advice = _advice(place, _opname(code, found.tb_lasti), text, part)
     place.locate(code.co_filename, found.tb_lineno, code.co_name, text, advice)
     return foreign
+
+
+# What NumPy and SciPy say of an argument that is an expression, or an array of objects that are.
+_FOREIGN: Final = re.compile(
+    "Expression|setting an array element|has no callable|holds references|[Oo]bject arrays?|dtype\\('O'\\)"
+    "|could not be safely coerced|data type for|sequence of integers"
+)
 
 
 def _opname(code: CodeType, lasti: int) -> str:
@@ -282,20 +296,40 @@ _STATIC = (
 def _advice(error: BaseException, opname: str, text: str, part: str) -> str | None:
     """What to write instead of the line `text`, whose `part` failed; None: what the error says itself."""
     operation = error.operation if isinstance(error, ExpressionError) else ""
-    if opname in ("STORE_SUBSCR", "STORE_SLICE"):
+    cause = str(error)
+    if opname in ("STORE_SUBSCR", "STORE_SLICE") and operation == "indexing with an expression":
+        return "Write x = lg.where(condition, value, x) instead of x[condition] = value."
+    if opname in ("STORE_SUBSCR", "STORE_SLICE") and ("float()" in operation or "setting an array" in cause):
         return (
             "A NumPy array of numbers cannot hold a traced value: start from lg.zeros(shape) instead of "
             "np.zeros(shape), or collect the values in a list and use np.stack(list)."
         )
     called = re.match(r"(?:\w+\.)*(\w+)\(", part)
     name = called.group(1) if called and opname.startswith(("CALL", "PRECALL")) else ""
-    if operation.endswith((".inv", ".det", ".solve", ".lstsq")):
+    if "has no callable" in cause:
+        return (
+            "An array of numbers and traced values is an array of objects: make it with np.stack([…]), or start "
+            "from lg.zeros(shape)."
+        )
+    if name in ("softmax", "log_softmax", "logsumexp"):
+        return {
+            "softmax": "Write y = np.exp(x - np.max(x)), then y / np.sum(y).",
+            "log_softmax": "Write x - np.logaddexp.reduce(x).",
+            "logsumexp": "Write np.logaddexp.reduce(x, axis), of x + np.log(b) for weights b.",
+        }[name]
+    if name == "polygamma":
+        return "Write scipy.special.digamma(x) for polygamma(0, x)."
+    if operation.endswith((".inv", ".solve")):
         return "Write x = lg.implicit(lambda x: A @ x - b, np.zeros(n)): the solution of A x = b as a state."
     if re.match(r"(math|cmath)\.", part) and name:
         other = {"fabs": "abs", "pow": "power", "asin": "arcsin", "acos": "arccos", "atan": "arctan",
                  "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2",
-                 "lgamma": "gammaln", "fmod": "mod"}.get(name, name)  # fmt: skip
-        return f"Write lg.{other}(…) or np.{other}(…): math.{name} takes numbers only."
+                 "lgamma": "gammaln"}.get(name, name)  # fmt: skip
+        if name in INSTEAD:
+            return INSTEAD[name]
+        where = [f"{m}.{other}(…)" for m, has in (("lg", functions), ("np", np)) if hasattr(has, other)]
+        instead = " or ".join(where) or "functions of lagrad or NumPy"
+        return f"Write {instead}: math.{name} takes numbers only."
     if name in ("range", "arange", "zeros", "ones", "empty", "full", "eye", "reshape", "islice"):
         return _STATIC
     if "index" in operation:
