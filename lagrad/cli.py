@@ -82,8 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader has gone, as with `| head`; nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         return SOLVED
+    except OSError as error:  # files are read with errors of their own: it is the output
+        _close_output()
+        _say(f"the output could not be written: {error.strerror or error}")
+        return NOT_SOLVED
+
+
+def _close_output() -> None:
+    """What is still to be written goes nowhere, not even when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -106,7 +115,7 @@ def _run(options: argparse.Namespace) -> int:
     except MemoryError:
         _say("not enough memory for this model")
         return NOT_SOLVED
-    except (KeyboardInterrupt, BrokenPipeError):
+    except (KeyboardInterrupt, OSError):
         raise
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -265,7 +274,7 @@ def _values(program: Program, assignments: Sequence[str]) -> dict[str, Any]:
             values[name] = parse_number(value)
         except FormulaError as error:
             advice = f"Write a number or a list, as in {shown(name)}=2 or {shown(name)}=[1,2]."
-            raise UsageError(f"--set {shown(text)}: {error.reason}. {advice}") from None
+            raise UsageError(f"--set {shown(text)}: {error.reason.rstrip('.')}. {advice}") from None
     return values
 
 

@@ -36,6 +36,8 @@ from lagrad.linearize import Linearization
 
 Floats = NDArray[np.float64]
 
+# Of the size of a state: far enough for its high powers not to vanish, too near for most conditions to change.
+MOVED = 1e-4
 SLICE = 1 << 22  # numbers in one slice of right-hand sides: 32 MB
 
 
@@ -139,41 +141,77 @@ class Differentiator:
             return undefined_value(layout, row, float(self.at.v[layout.m + row]))
         return undefined_partial(layout, row, slot, float(undefined.partials[k]))
 
+    @cached_property
+    def _active(self) -> NDArray[np.bool_]:
+        return self._carrying(parameters=False)
+
+    @cached_property
+    def _active_twice(self) -> NDArray[np.bool_]:
+        """Those that carry a second derivative: q · d has one by q and d, also where q is 0."""
+        return self._carrying(parameters=True)
+
+    def _carrying(self, parameters: bool) -> NDArray[np.bool_]:
+        """Which entries of R_u (nnz_u,) carry a derivative; that of a branch that `where` did not take does not.
+
+        An entry that is zero where what it multiplies does not exist may be one side of 0 · ∞, as in d · d with d = √x
+        at 0, whose derivative is 1: zero at the point is not enough. One that stays zero when every state computed
+        from what does not exist is moved is no dependency. `parameters`: these are moved too.
+        """
+        at, layout = self.at, self.layout
+        nnz = layout.machine.nnz_u
+        active = at.data[:nnz] != 0.0
+        low = (at.factors.status != 0) | self.multiple | ~(at.rcond > RCOND_LIMIT)
+        doubtful = np.repeat(low, np.diff(layout.ptr))
+        doubtful[at.undefined.rows] = True
+        moved = layout.m + np.flatnonzero(layout.used_by(np.flatnonzero(doubtful)))
+        if parameters:
+            moved = np.append(np.arange(layout.m), moved)
+        v, sizes = at.v.copy(), np.append(np.ones(layout.m), layout.scale)[moved]
+        share = MOVED * (1.0 + (moved * 0.6180339887498949) % 1.0)  # no two alike
+        there = np.where(np.isfinite(v[moved]), v[moved], 1.0)
+        v[moved] = there + share * np.maximum(np.abs(there), sizes)
+        with np.errstate(all="ignore"):
+            return np.asarray(active | (layout.machine.jacobian(v)[2][:nnz] != 0.0))
+
     def _adjoint(self, seeds: Floats) -> tuple[Floats, Callable[[], Certificate]]:
         """λ for seeds (n,) or (n, k), checked; with its certificate."""
         lam, info = self.at.adjoint(seeds)
         return lam, self._checked(lam, info, "adjoint", seeds)
 
     def _tangent(
-        self, rhs: Floats, asked: NDArray[Any] | None = None
+        self, rhs: Floats, asked: NDArray[Any] | None = None, twice: bool = False
     ) -> tuple[Floats, Callable[[], Certificate]]:
         """x with R_u x = rhs, for rhs (n,) or (n, k), checked; with its certificate.
 
         `asked`: positions of the states that matter, all by default; only they and what they are computed from
-        are checked.
+        are checked. `twice`: x goes into second derivatives.
         """
         x, info = self.at.tangent(rhs)
-        return x, self._checked(x, info, "tangent", rhs, asked)
+        return x, self._checked(x, info, "tangent", rhs, asked, twice)
 
     def _checked(
-        self, x: Floats, info: Residuals, mode: str, rhs: Floats, asked: NDArray[Any] | None = None
+        self,
+        x: Floats,
+        info: Residuals,
+        mode: str,
+        rhs: Floats,
+        asked: NDArray[Any] | None = None,
+        twice: bool = False,
     ) -> Callable[[], Certificate]:
         layout, at, error = self.layout, self.at, info.overall
         if self._doubtful:
-            columns, seeds = x.reshape(layout.n, -1), rhs.reshape(layout.n, -1)
-            # a row takes part if its solution or its right-hand side is not zero (nan is not zero); an adjoint is
-            # zero where nothing asked for depends on the row, a tangent need not be
-            rows = (columns != 0.0).any(axis=1) | (seeds != 0.0).any(axis=1)
-            undefined = rows[at.undefined.rows]
+            active = self._active_twice if twice else self._active
             if mode == "tangent":
-                related = np.ones(layout.n, np.bool_) if asked is None else layout.computed_from(asked)
-                rows &= related
-                undefined = related[at.undefined.rows]
+                related = layout.computed_from(np.arange(layout.n) if asked is None else asked, active)
                 blocks = np.logical_or.reduceat(related, layout.ptr[:-1])
                 error = float(info.block[blocks].max(initial=0.0))
+            else:
+                seeded = np.flatnonzero((rhs.reshape(layout.n, -1) != 0.0).any(axis=1))
+                related = layout.computed_from(seeded, active)
+            undefined = related[at.undefined.rows]
             if undefined.any():
                 raise self._undefined(int(np.flatnonzero(undefined)[0]))
-            concerned = np.logical_or.reduceat(rows, layout.ptr[:-1])
+            concerned = np.logical_or.reduceat(related, layout.ptr[:-1])
             check_regular(layout, at.factors.status, at.rcond, self.multiple, concerned)
         check_linear(mode, error)
 
@@ -295,9 +333,9 @@ class Differentiator:
         """H ṗ (m, k) for directions ṗ (m, k), with H the second derivative of a scalar output by parameters."""
         self._check_point(at_any_point)
         m, at = self.layout.m, self.at
-        lam, _ = self._adjoint(self._seed(of))
-        # u̇ enters in the rows that have multipliers
-        tangent, _ = self._tangent(at.minus_by_parameters(directions), np.flatnonzero(lam))
+        seed = self._seed(of)
+        lam, _ = self._adjoint(seed)
+        tangent, _ = self._tangent(at.minus_by_parameters(directions), np.flatnonzero(seed), twice=True)
         moved = hessian_times(self.layout.machine, at.v, lam, np.concatenate([directions, tangent]))
         lam_dot, certificate = self._adjoint(moved[m:])
         return moved[:m] + at.minus_by_parameters_transposed(lam_dot), certificate

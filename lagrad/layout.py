@@ -66,18 +66,28 @@ class Layout:
         return self.machine.m
 
     # -- which states depend on which -----------------------------------------------------------------------
-    def computed_from(self, positions: NDArray[Any]) -> NDArray[np.bool_]:
-        """(n,) the states that those at `positions` are computed from, through any number of rows; with themselves."""
+    def computed_from(
+        self, positions: NDArray[Any], entries: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.bool_]:
+        """(n,) the states that those at `positions` are computed from, through any number of rows; with themselves.
+
+        `entries`: those of R_u that count, by default all.
+        """
+        return _reached(self._uses(entries), positions)
+
+    def used_by(self, positions: NDArray[Any]) -> NDArray[np.bool_]:
+        """(n,) the states that are computed from those at `positions`, through any number of rows; with themselves."""
+        return _reached(self._uses(None).T.tocsr(), positions)
+
+    def _uses(self, entries: NDArray[np.bool_] | None) -> Any:
+        """The incidence of rows and states, all ones; one more row and column, which are empty."""
         import scipy.sparse as sp
 
         n, rows = self.n, self.machine.rows
-        indptr = np.append(rows.a_ptr, rows.a_ptr[-1] + positions.size)
-        indices = np.append(rows.a_col, positions)
-        graph = sp.csr_array((np.ones(indices.size, np.int8), indices, indptr), shape=(n + 1, n + 1))
-        reached = sp.csgraph.breadth_first_order(graph, n, return_predecessors=False)
-        out = np.zeros(n + 1, np.bool_)
-        out[reached] = True
-        return out[:n]
+        indptr, indices = np.append(rows.a_ptr, rows.a_ptr[-1]), rows.a_col
+        if entries is not None:
+            indptr, indices = np.append(0, np.cumsum(entries))[indptr], indices[entries]
+        return sp.csr_array((np.ones(indices.size, np.int8), indices, indptr), shape=(n + 1, n + 1))
 
     @cached_property
     def needed(self) -> NDArray[np.bool_]:
@@ -258,6 +268,20 @@ class Layout:
     def split_hidden(self, u: Floats) -> dict[str, Any]:
         """An array over states in block order as {hidden state: number}."""
         return dict(zip(self.hidden_names, u[self.machine.col_position[self.n_states :]], strict=True))
+
+
+def _reached(graph: Any, start: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which nodes are reached from any of `start`; the graph's last node is free to lead to all of them."""
+    import scipy.sparse as sp
+
+    last = graph.shape[0] - 1
+    indptr = graph.indptr.copy()
+    indptr[-1] += start.size
+    indices = np.append(graph.indices, start)
+    graph = sp.csr_array((np.ones(indices.size, np.int8), indices, indptr), shape=graph.shape)
+    out = np.zeros(last + 1, np.bool_)
+    out[sp.csgraph.breadth_first_order(graph, last, return_predecessors=False)] = True
+    return out[:last]
 
 
 def several(names: Any) -> list[Any]:

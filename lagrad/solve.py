@@ -623,7 +623,13 @@ class _LargeNewton:
         """R, magnitudes and partials of the block at v; whether all are numbers."""
         self.layout.pattern.counters.add("evaluations")
         self.layout.machine.group_jacobian(self.group, self.v, self.residual, self.magnitude, self.data)
-        return bool(np.isfinite(self.residual[self.rows]).all() and np.isfinite(self.entries).all())
+        return bool(
+            np.isfinite(self.residual[self.rows]).all()
+            and np.isfinite(
+                self.magnitude[self.rows]
+            ).all()  # nan where a partial by a parameter is not finite
+            and np.isfinite(self.entries).all()
+        )
 
     @property
     def entries(self) -> Floats:

@@ -599,6 +599,17 @@ def test_a_reader_that_goes_away(sellar: Path):
     assert result.stderr == ""
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the device that is always full is Linux's")
+def test_a_full_disk(sellar: Path):
+    for options in ("", "--json"):
+        result = subprocess.run(
+            f'"{sys.executable}" -m lagrad solve "{sellar}" {options} > /dev/full',
+            shell=True, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+        assert result.stderr.startswith("lagrad: the output could not be written: ")
+
+
 def test_a_terminal_without_unicode(sellar: Path):
     result = command("show", sellar, env={"PYTHONIOENCODING": "ascii"})
     assert result.returncode == 0

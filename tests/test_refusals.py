@@ -451,6 +451,100 @@ def test_an_infinite_partial_on_the_way(mode: str, dense_max: int) -> None:
         MODES[mode](solution, "w")
 
 
+@every_mode
+@pytest.mark.parametrize("between", [0, 2])
+def test_zero_times_infinity_is_no_zero(mode: str, between: int) -> None:
+    """o = d · d with d = √p is p, with derivative 1 at p = 0, where the chain rule has 0 · ∞."""
+    program = lg.Program("edge")
+    p = program.parameter("p", 0.0)
+    d = program.define("d", lg.sqrt(p))
+    for k in range(between):
+        d = program.define(f"d{k}", 1.5 * d)
+    program.define("o", d * d)
+    solution = lg.build(program).solve()
+    with pytest.raises(EvaluationError) as caught:
+        MODES[mode](solution, "o")
+    names_of(caught.value, {"d"}, {"d"})
+    function = lg.build(program).function("o")
+    for at_p, expected in ((4.0, 2.25**between), (0.0, None), (1.0, 2.25**between), (0.0, None)):
+        if expected is None:
+            with pytest.raises(EvaluationError):
+                function([at_p])
+        else:
+            assert function([at_p])[1].item() == pytest.approx(expected)
+    batch = lg.build(program).solve_many({"p": [0.0, 4.0]}, of=["o"])
+    assert batch.ok.tolist() == [False, True]
+    assert batch.jacobian["o", "p"][1].item() == pytest.approx(2.25**between)
+
+
+@every_mode
+@both_paths
+def test_a_singular_block_behind_a_partial_that_vanishes(mode: str, dense_max: int) -> None:
+    """y³ == p at p = 0 makes o = y³ what p is, with derivative 1; of y · z, with y + z == p twice, nothing is known."""
+    program = lg.Program("edge")
+    p = program.parameter("p", 0.0)
+    y, z, w = (program.state(name, guess=0.0) for name in "yzw")
+    program.constrain(w**3 == p, name="cube")
+    program.constrain(y + z == p, name="sum")
+    program.constrain(2 * y + 2 * z == 2 * p, name="again")
+    program.define("known", w**3)
+    program.define("unknown", y * z)
+    solution = system(program, dense_max).solve()
+    for of, names in (("known", {"cube"}), ("unknown", {"sum", "again"})):
+        with pytest.raises(SingularError) as caught:
+            MODES[mode](solution, of)
+        assert mode == "jvp" or names <= set(
+            caught.value.constraints
+        )  # jvp is of all states: the first block is told
+        with pytest.raises(SingularError):
+            system(program, dense_max).function(of)([0.0])
+
+
+@pytest.mark.parametrize("mode", [m for m in MODES if m != "jvp"])
+@pytest.mark.parametrize("at_x", [-1.0, 0.0])
+def test_a_branch_not_taken_has_no_influence_in_any_mode(mode: str, at_x: float) -> None:
+    """where(x > 0, log(x), 2 x): at x <= 0 the logarithm does not exist, and is not asked for."""
+    program = lg.Program("branches")
+    x = program.parameter("x", at_x)
+    d = program.define("d", lg.log(x))
+    program.define("o", lg.where(x > 0, d, 2 * x))
+    solution = lg.build(program).solve()
+    if at_x == 0.0 and mode in ("hvp", "hessian"):  # beside it the other branch counts
+        with pytest.raises(EvaluationError):
+            MODES[mode](solution, "o")
+        return
+    found = list(MODES[mode](solution, "o").values())
+    expected = {"multipliers": [0.0, 1.0], "hvp": [0.0], "hessian": [0.0]}.get(mode, [2.0])
+    assert [x.item() if mode != "jacobian, sparse" else x.toarray().item() for x in found] == expected
+
+
+@both_paths
+def test_a_loop_at_the_edge_of_a_domain(dense_max: int) -> None:
+    """y + y³ + z²/10 == √x: y is about √x, so y² has the derivative 1 at x = 0, and y none."""
+    program = lg.Program("edge")
+    x = program.parameter("x", 0.0)
+    y, z = program.state("y", guess=0.0), program.state("z", guess=0.0)
+    program.constrain(y + y**3 + 0.1 * z**2 == lg.sqrt(x), name="edge")
+    program.constrain(z + y**2 == 0, name="other")
+    program.define("o", y * y)
+    with pytest.raises(EvaluationError, match="edge"):
+        system(program, dense_max).solve()
+
+
+def test_a_second_derivative_behind_a_parameter_that_is_zero() -> None:
+    """o = q √x at q = x = 0: ∂²o/∂q∂x is infinite."""
+    program = lg.Program("edge")
+    q, x = program.parameter("q", 0.0), program.parameter("x", 0.0)
+    d = program.define("d", lg.sqrt(x))
+    program.define("o", q * d)
+    solution = lg.build(program).solve()
+    for direction in ({"q": 1.0}, {"x": 1.0}):
+        with pytest.raises(EvaluationError):
+            solution.hvp("o", direction)
+    with pytest.raises(EvaluationError):
+        solution.hessian("o")
+
+
 # -- other rivals' answers ---------------------------------------------------------------------------------
 def test_a_point_that_lax_custom_root_takes_for_a_root() -> None:
     """y³ + y == p at p = 2: at y = 1/2, 0.571 is the derivative of nothing; the root is 1, and 1/4."""

@@ -85,6 +85,11 @@ def solve_and_differentiate(
     for i in range(n):
         if residual[i] != 0.0 and not abs(residual[i]) <= residual_limit * magnitude[i]:
             return REFUSED
+    finite = 0.0
+    for i in range(data.size):
+        finite += 0.0 * data[i]
+    if finite != 0.0:  # nan: 0 · ∞ is no zero, and which partials count is for `derivatives` to say
+        return REFUSED
     a_ptr, a_col = rows.a_ptr, rows.a_col
     lu, piv = room.lu, room.piv
     factor_small(ptr, a_ptr, split, a_col, data, packed, lu, piv, r, c, regular)
