@@ -348,8 +348,8 @@ def solve(
 def _reference_values(layout: Layout, block: LargeBlock) -> Floats | None:
     """Values of a large block at the declared parameters and guesses, small blocks before it solved.
 
-    None if they are not finite. A parameter declared without a value counts as 1. The pivots of all solves are chosen for these values, so they
-    must depend on nothing but the layout.
+    None if they are not finite. A parameter declared without a value counts as 1. The pivots of all solves are chosen
+    for these values, so they must depend on nothing but the layout.
     """
     p = np.where(np.isnan(layout.values), 1.0, layout.values)
     options = Options(ladder=False, progress=False)
