@@ -563,6 +563,106 @@ def test_what_makes_a_new_trace(other) -> None:
     assert len(runs) == 2
 
 
+GAIN = 2.0
+
+
+def read_everywhere():
+    """A function, and for everything that it reads besides its argument a way to change it; x(1.0) is known."""
+    shift, table, settings = np.array([1.0, 2.0]), [3.0, 4.0], {"power": 2}
+
+    class Model:
+        scale = 5.0
+
+        def __init__(self) -> None:
+            self.weight, self.history = np.float64(6.0), []
+
+        @property
+        def both(self):
+            return self.weight * self.scale
+
+        def __call__(self, x):
+            return self.both * x
+
+    model = Model()
+    factor = 7.0
+
+    start = [0.5]
+
+    def helper(x, bias=start):
+        return factor * x + bias[0]
+
+    def f(x):
+        squares = [x * s for s in shift]
+        return GAIN * squares[1] + table[0] * x ** settings["power"] + model(x) + helper(x)
+
+    def new_factor() -> None:
+        nonlocal factor
+        factor = 8.0
+
+    changes = {
+        "an array in place": lambda: shift.__setitem__(1, 10.0),
+        "an element of a list": lambda: table.__setitem__(0, 11.0),
+        "a value in a dict": lambda: settings.__setitem__("power", 3),
+        "an attribute": lambda: setattr(model, "weight", np.float64(12.0)),
+        "an attribute of a class": lambda: setattr(Model, "scale", 13.0),
+        "a variable of a helper": new_factor,
+        "a default": lambda: start.__setitem__(0, 14.0),
+        "a global": lambda: globals().__setitem__("GAIN", 15.0),
+    }
+    return f, changes, model
+
+
+@pytest.mark.parametrize("what", read_everywhere()[1])
+def test_what_a_function_reads_besides_its_arguments_may_change(what, monkeypatch) -> None:
+    monkeypatch.setitem(globals(), "GAIN", 2.0)
+    f, changes, _ = read_everywhere()
+    both = lg.value_and_grad(f)
+
+    def expected():
+        step = 1e-6
+        return f(1.5), (f(1.5 + step) - f(1.5 - step)) / (2 * step)
+
+    before = both(1.5)
+    agree(before[0], expected()[0], 1e-14)
+    changes[what]()
+    after = both(1.5)
+    assert abs(float(after[0]) - float(before[0])) > 0.1
+    agree(after[0], expected()[0], 1e-14)
+    agree(after[1], expected()[1], 1e-8)
+
+
+def test_what_a_function_does_not_read_may_change_without_a_new_trace() -> None:
+    f, _, model = read_everywhere()
+    count = 0
+
+    def counted(x):
+        nonlocal count
+        count += 1
+        return f(x)
+
+    gradient = lg.grad(counted)
+    for step in range(4):
+        gradient(float(step))
+        model.history.append(step)
+        model.other = step
+    assert count == 1
+
+
+def test_a_number_that_takes_the_place_of_another_in_memory_is_seen() -> None:
+    """The second of two NumPy scalars may be put where the first was: identity says nothing."""
+
+    held = []
+
+    def f(x):
+        return x * held[0]
+
+    gradient = lg.grad(f)
+    for k in range(20):
+        held.clear()
+        held.append(np.float64(k))
+        assert gradient(1.0) == k
+
+
 def test_true_and_one_are_different_static_values() -> None:
     f = lg.grad(lambda x, s: x * (2.0 if s is True else 3.0))
     assert (float(f(1.0, True)), float(f(1.0, 1))) == (2.0, 3.0)

@@ -267,6 +267,8 @@ def test_results_that_are_no_single_number() -> None:
         ({1, 2}, "neither a real number"),
         (sp.csr_array(np.eye(2)), "neither a real number"),
         (np.array(["a"]), "no real numbers"),
+        (np.ma.array([1.0, 2.0], mask=[False, True]), "rules of a numpy MaskedArray"),
+        (np.asmatrix(np.eye(2)), "rules of a numpy matrix"),
         (math.nan, "not finite"),
         (np.array([1.0, np.inf]), "not finite"),
         ("text", "no number"),
@@ -284,6 +286,13 @@ def test_values_that_are_not_finite_name_the_argument_also_in_later_calls() -> N
     gradient(1.0, {"b": np.ones(2)})
     with pytest.raises(DeclarationError, match=r"w\.b\[1\]"):
         gradient(1.0, {"b": np.array([1.0, np.nan])})
+
+
+def test_argnums_and_tangents_that_are_none() -> None:
+    with pytest.raises(DeclarationError, match="'x' is no whole number"):
+        lg.grad(lambda x: x, argnums="x")(1.0)
+    with pytest.raises(DeclarationError, match=r"lg\.jvp\(f, \(x,\), \(dx,\)\)"):
+        lg.jvp(lambda x: x, np.ones(2), np.ones(2))
 
 
 def test_argnums_out_of_range() -> None:

@@ -9,7 +9,8 @@ share a trace when their arguments have the same nested tuples, lists and dicts,
 static leaves. Static are truth values, text, None and functions, and whole numbers in arguments that are not
 differentiated (loop counts, exponents, index arrays): they are plain Python values inside the function. Whole
 numbers in differentiated arguments, and all floating-point numbers and arrays, are traced; these may change
-from call to call. Globals and closures are read while tracing only. Every call starts from the guesses, so
+from call to call. Globals and closures are read while tracing; where they have changed since, the function is
+traced again. Every call starts from the guesses, so
 that its result depends on its arguments and on nothing else. Derivatives are certified, or refused by the
 exceptions of `Solution`.
 """
@@ -29,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lagrad.errors import DeclarationError, ShapeError
+from lagrad.frontends.surroundings import surroundings
 from lagrad.frontends.trace import Static, Trace, argument_names, record
 from lagrad.frontends.tree import mapped, signature
 
@@ -50,6 +52,7 @@ class Compiled:
     layout: Layout
     names: list[str]  # of the arguments, keywords last
     parts: list[slice]  # of each argument, its parameters
+    surroundings: list[Any]  # closures, globals and attributes that the function read
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def parameters(self, numbers: Sequence[Any]) -> Floats:
@@ -190,12 +193,19 @@ def _prepared(
         start += size
     key = (len(args), tuple(kwargs), *keys)
     compiled = cache.get(key)
-    if compiled is None:
+    now = surroundings(f)
+    if compiled is None or now != compiled.surroundings:
         from lagrad.system import build
 
         trace = record(f, args, kwargs, fixed)
         names = [*argument_names(f, len(args)), *kwargs]
-        compiled = cache[key] = Compiled(trace, build(trace.program).layout, names, parts)
+        after = surroundings(f)
+        for (
+            other
+        ) in cache.values():  # what f itself has changed, such as a count of its calls, makes none stale
+            if other.surroundings == now:
+                other.surroundings[:] = after
+        compiled = cache[key] = Compiled(trace, build(trace.program).layout, names, parts, list(after))
         if len(cache) > KEPT:
             cache.popitem(last=False)
     else:
@@ -205,8 +215,13 @@ def _prepared(
 
 def _wanted(argnums: int | Sequence[int], args: Sequence[Any]) -> list[int]:
     out = []
-    for k in (argnums,) if isinstance(argnums, (int, np.integer)) else argnums:
-        index = operator.index(k)
+    for k in argnums if isinstance(argnums, (tuple, list)) else (argnums,):
+        try:
+            index = operator.index(k)
+        except TypeError:
+            raise DeclarationError(
+                f"argnums={argnums!r}", f"{k!r} is no whole number.", "Count arguments from 0."
+            ) from None
         if not -len(args) <= index < len(args):
             raise DeclarationError(
                 f"argnums={argnums}",
@@ -223,7 +238,7 @@ def _gradients(
 ) -> Any:  # fmt: skip
     """The trees of the arguments asked for: one, or a tuple of them where `argnums` is a sequence."""
     trees = tuple(compiled.argument(k, total, before) for k in wanted)
-    return trees[0] if isinstance(argnums, (int, np.integer)) else trees
+    return trees if isinstance(argnums, (tuple, list)) else trees[0]
 
 
 def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Any, Any]]:
@@ -325,6 +340,10 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     """
     from lagrad.layout import numbers
 
+    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
+        raise DeclarationError(
+            "jvp", "primals and tangents are no tuples of arguments.", "Write lg.jvp(f, (x,), (dx,))."
+        )
     if len(primals) != len(tangents):
         raise DeclarationError(
             "jvp", f"{len(primals)} primals and {len(tangents)} tangents.", "Give one for each."

@@ -124,6 +124,12 @@ def signature(tree: Any, numbers: list[Any], path: str, fixed: bool) -> Hashable
     if isinstance(tree, (float, np.floating)):
         numbers.append(float(tree))
         return ()
+    if isinstance(tree, (np.ma.MaskedArray, np.matrix)):
+        raise DeclarationError(
+            path,
+            f"the rules of a numpy {kind.__name__} are not those of arrays.",
+            "Pass np.asarray(x), or the array and its mask.",
+        )
     if isinstance(tree, np.ndarray) and tree.dtype.kind == "f":  # a subclass of ndarray
         numbers.append(np.asarray(tree))
         return tree.shape

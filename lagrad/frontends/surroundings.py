@@ -1,0 +1,161 @@
+"""What a Python function reads besides its arguments: closures, globals, defaults, attributes of its object.
+
+Takes a function, gives a list of plain values and checksums that is equal as long as these are; what a
+trace was made of, so that a change makes a new one. Runs nothing of the function. Values are followed
+through helper functions, tuples, lists, dicts and objects of the user's own classes; not seen are files,
+what is looked up by a computed name (`getattr(x, name)`, `vars(x)`), and C extensions.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import sysconfig
+import weakref
+from collections.abc import Callable
+from functools import lru_cache
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Final
+
+import numpy as np
+
+from lagrad.frontends.lines import is_ours
+
+MOST: Final = (
+    2_000  # functions, containers and objects that are looked into: a model, not a whole application
+)
+
+_PLAIN: Final = frozenset((float, int, bool, str, bytes, type(None), complex))
+_LIBRARY: Final = tuple({sysconfig.get_path(k) for k in ("stdlib", "platstdlib")})
+
+
+def surroundings(f: Callable[..., Any]) -> list[Any]:
+    """Everything that `f` reads besides its arguments, flat; comparing two such lists costs little.
+
+    Arrays count with a hash of their contents, plain values with themselves and their type, other objects with
+    their identity and those of their attributes that some function here names. About 1 µs for a function
+    without any, 2 ms per million array elements.
+    """
+    out: list[Any] = []
+    visited: set[int] = set()
+    named: set[str] = set()  # by the functions visited
+    objects: list[tuple[Any, set[str]]] = []  # and which of their attributes have been looked at
+    waiting: list[Any] = [f]
+    while True:
+        while waiting and len(visited) < MOST:
+            value = waiting.pop()
+            kind = type(value)
+            if kind in _PLAIN:
+                out += (kind, value)
+            elif kind is FunctionType:
+                if id(value) not in visited and not _is_library(value.__code__.co_filename):
+                    visited.add(id(value))
+                    _of_function(value, out, waiting)
+                    named.update(_names(value.__code__))
+            elif issubclass(kind, np.ndarray) and value.dtype != object:
+                out += (value.shape, value.dtype.str, hash(value.tobytes()))
+            elif issubclass(kind, np.generic):
+                out += (kind, value.item())
+            elif kind is ModuleType or id(value) in visited:
+                continue  # what is read of a module is looked up by `_of_function`
+            elif kind is tuple or kind is list:
+                visited.add(id(value))
+                out.append(len(value))
+                if _PLAIN.issuperset(map(type, value)):
+                    out.append(tuple(value))
+                else:
+                    waiting += value
+            elif kind is dict:
+                visited.add(id(value))
+                out.append(tuple(map(str, value)))
+                waiting += value.values()
+            elif kind is set or kind is frozenset:
+                out.append(frozenset(value))
+            elif kind is property:
+                waiting.append(value.fget)
+            elif kind is staticmethod or kind is classmethod:
+                waiting.append(value.__func__)
+            elif kind is MethodType:
+                waiting += (value.__func__, value.__self__)
+            elif kind is functools.partial:
+                waiting += (value.func, value.args, value.keywords)
+            else:
+                visited.add(id(value))
+                out.append(_Identity(value))
+                objects.append((value, set()))
+        for value, seen in objects:
+            _of_object(value, seen, named, waiting)
+        if not waiting or len(visited) >= MOST:
+            return out
+
+
+class _Identity:
+    """An object, equal to itself alone; does not keep it alive, unless it cannot be known whether it still is."""
+
+    __hash__ = object.__hash__
+
+    def __init__(self, value: Any) -> None:
+        try:
+            self.get: Callable[[], Any] = weakref.ref(value)
+        except TypeError:
+            self.get = lambda: value
+
+    def __eq__(self, other: object) -> bool:
+        mine = self.get()
+        return isinstance(other, _Identity) and mine is not None and mine is other.get()
+
+
+def _of_function(function: FunctionType, out: list[Any], waiting: list[Any]) -> None:
+    code = function.__code__
+    out.append(code)
+    if function.__defaults__:
+        waiting += function.__defaults__
+    if function.__kwdefaults__:
+        waiting += function.__kwdefaults__.values()
+    for cell in function.__closure__ or ():
+        try:
+            waiting.append(cell.cell_contents)
+        except ValueError:  # a variable that is not assigned yet
+            out.append(None)
+    known = function.__globals__
+    for name in _names(code):
+        if name in known:
+            value = known[name]
+            if type(value) is not ModuleType:
+                waiting.append(value)
+            elif not _is_library(getattr(value, "__file__", None) or "<built in>"):
+                held = vars(value)
+                waiting += (held[other] for other in _names(code) if other in held)
+
+
+def _of_object(value: Any, seen: set[str], named: set[str], waiting: list[Any]) -> None:
+    """Those attributes of an object and, if it is the user's own, of its class, that are named and not yet seen."""
+    own = value if isinstance(value, type) else type(value)
+    if own.__module__.partition(".")[0] == "lagrad":
+        return
+    held = dict(getattr(value, "__dict__", None) or {})
+    if own.__module__ != "builtins" and not _is_library(
+        getattr(sys.modules.get(own.__module__), "__file__", None) or ""
+    ):
+        for base in own.__mro__[:-1]:
+            held = {**vars(base), **held}
+    for name in (*sorted(named - seen), "__call__", "__wrapped__"):
+        if name in held and name not in seen:
+            waiting.append(held[name])
+    seen |= named
+    seen |= {"__call__", "__wrapped__"}
+
+
+@lru_cache(4096)
+def _names(code: CodeType) -> tuple[str, ...]:
+    """Names of globals and attributes in a function, and in the functions written inside it."""
+    names = dict.fromkeys(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names.update(dict.fromkeys(_names(constant)))
+    return tuple(names)
+
+
+@lru_cache(4096)
+def _is_library(file: str) -> bool:
+    return is_ours(file) or file.startswith(("<built in>", *_LIBRARY)) or "site-packages" in file
