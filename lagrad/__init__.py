@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from lagrad.frontends.implicit import implicit as implicit
     from lagrad.frontends.trace import trace as trace
     from lagrad.frontends.trace import zeros as zeros
+    from lagrad.lagrangian.minimize import minimize as minimize
+    from lagrad.lagrangian.result import MinimizeResult as MinimizeResult
     from lagrad.solve import Solution as Solution
     from lagrad.system import System as System
     from lagrad.system import build as build
@@ -94,6 +96,8 @@ _LAZY = {
     "check_gradients": "lagrad.compare.gradients",
     "expression_swell": "lagrad.view.swell",
     "to_callable": "lagrad.compare.callables",
+    "minimize": "lagrad.lagrangian.minimize",
+    "MinimizeResult": "lagrad.lagrangian.result",
     "trace": "lagrad.frontends.trace",
     "zeros": "lagrad.frontends.trace",
     "implicit": "lagrad.frontends.implicit",
@@ -120,6 +124,7 @@ __all__ = [
     "Constraint",
     "Expression",
     "LagradError",
+    "MinimizeResult",
     "Program",
     "Solution",
     "System",
@@ -167,6 +172,7 @@ __all__ = [
     "maximum",
     "mean",
     "min",
+    "minimize",
     "minimum",
     "mod",
     "norm",

@@ -1,0 +1,304 @@
+"""`lagrad.minimize`: known minima by every method, and every way to fail told as what it is.
+
+The truths: the reference values of Hock and Schittkowski's problems, closed forms, SciPy on a function written by hand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from example_files import load
+from scipy.optimize import rosen
+
+import lagrad as lg
+from lagrad.errors import DeclarationError, UnknownNameError
+from lagrad.lagrangian.optimality import certify
+from lagrad.lagrangian.result import STATUSES, Record
+
+hock_schittkowski = load("examples/hock_schittkowski.py")
+sellar = load("examples/sellar.py")
+FULL_SPACE = ["sqp", "augmented-lagrangian"]
+SECOND_ORDER = ["reduced", *FULL_SPACE]
+
+
+# -- known minima --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("method", FULL_SPACE)
+@pytest.mark.parametrize("name", hock_schittkowski.EXPECTED)
+def test_hock_schittkowski(name: str, method: str) -> None:
+    result = lg.minimize(hock_schittkowski.build(name), "f", method=method, tolerance=1e-10)
+    assert result.success, result.message
+    assert max(hock_schittkowski.errors(name, result)) <= 1e-8
+    assert result.certificate.minimum and result.certificate.curvature > 0.0
+
+
+SELLAR: dict[str, Any] = {
+    "over": ["z", "x"],
+    "bounds": {"x": (0, 10), "z": ([-10, 0], [10, 10])},
+    "inequalities": ["con1", "con2"],
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("reduced", {"solver": "SLSQP"}),
+        ("reduced", {"solver": "trust-constr", "tolerance": 1e-9}),
+        ("sqp", {"tolerance": 1e-10}),
+        ("augmented-lagrangian", {"tolerance": 1e-10}),
+    ],
+)
+def test_sellar_within_its_limits(method: str, options: dict[str, Any]) -> None:
+    result = lg.minimize(sellar.build(), "obj", method=method, **SELLAR, **options)
+    assert result.success, result.message
+    assert result.fun == pytest.approx(3.18339395, abs=1e-7)
+    np.testing.assert_allclose(result.x["z"], [1.9776388834, 0.0], atol=1e-6)
+    assert float(result.x["x"]) == pytest.approx(0.0, abs=1e-5)
+    # y1 is held at 3.16: one unit more of con1's limit lowers obj by what y1 lowers it
+    system = lg.build(sellar.build())
+
+    def best(limit: float) -> float:
+        kept = {**SELLAR, "inequalities": {"con1": (None, limit), "con2": (None, 0.0)}}
+        return lg.minimize(sellar.build(), "obj", method="sqp", tolerance=1e-11, **kept).fun
+
+    if method == "sqp":
+        slope = (best(1e-4) - best(-1e-4)) / 2e-4
+        assert float(result.bound_multipliers["con1"]) == pytest.approx(slope, rel=1e-5)
+    solution = system.solve(result.x)
+    assert float(solution["obj"]) == pytest.approx(result.fun, abs=1e-7)
+
+
+@pytest.mark.parametrize("method", SECOND_ORDER)
+def test_multipliers_are_adjoints_where_nothing_else_holds(method: str) -> None:
+    """Free parameters, no active limit: λ is the adjoint, the reduced gradient is zero."""
+    program = lg.Program("tracking")
+    p = program.parameter("p", [0.5, 1.5])
+    y = program.state("y", guess=[1.0, 1.0])
+    program.constrain(y + 0.1 * lg.tanh(y[::-1]) == p, name="law")
+    cost = 0.3 * lg.sum(p**2)
+    program.define("J", (y[0] - 1.0) ** 2 + 3 * (y[1] + 2.0) ** 2 + y[0] * y[1] + cost)
+    result = lg.minimize(program, "J", over=["p"], method=method, tolerance=1e-9)
+    assert result.success, result.message
+    solution = lg.build(program).solve(result.x, start=result.states)
+    np.testing.assert_allclose(solution.gradient("J")["p"], 0.0, atol=1e-7)
+    adjoint = solution.multipliers("J")
+    assert np.abs(adjoint["law"]).min() > 0.1
+    np.testing.assert_allclose(result.multipliers["law"], adjoint["law"], atol=1e-6)
+    assert float(result.multipliers["J"]) == float(adjoint["J"]) == 1.0
+    assert result.history["distance"][-1] <= 1e-6
+
+
+@pytest.mark.parametrize("solver", ["L-BFGS-B", "SLSQP", "trust-constr", "Newton-CG"])
+def test_reduced_by_every_solver_of_scipy(solver: str) -> None:
+    program = lg.Program("rosenbrock")
+    x = program.parameter("x", [-1.2, 1.0, 0.7])
+    program.define("f", lg.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2))
+    result = lg.minimize(program, "f", over=["x"], method="reduced", solver=solver, tolerance=1e-7)
+    assert result.success, result.message
+    np.testing.assert_allclose(result.x["x"], 1.0, atol=1e-5)
+    assert result.history["objective"][0] == pytest.approx(rosen([-1.2, 1.0, 0.7]), rel=1e-12)
+
+
+@pytest.mark.parametrize("method", FULL_SPACE)
+def test_an_equality_on_a_definition(method: str) -> None:
+    """The point of the ellipse x²/4 + y² = 1 nearest to (3, 2): the constraint a definition, or the program's."""
+    asked = lg.Program("asked")
+    a = asked.parameter("a", [1.0, 1.0])
+    asked.define("ellipse", a[0] ** 2 / 4 + a[1] ** 2)
+    asked.define("far", (a[0] - 3) ** 2 + (a[1] - 2) ** 2)
+    one = lg.minimize(asked, "far", over="a", method=method, equalities={"ellipse": 1.0}, tolerance=1e-10)
+    own = lg.Program("own")
+    b = own.state("b", guess=[1.0, 1.0])
+    own.constrain(b[0] ** 2 / 4 + b[1] ** 2 == 1.0, name="ellipse")
+    own.define("far", (b[0] - 3) ** 2 + (b[1] - 2) ** 2)
+    other = lg.minimize(own, "far", method=method, tolerance=1e-10)
+    assert one.success and other.success
+    np.testing.assert_allclose(one.x["a"], other.states["b"], atol=1e-8)
+    assert float(one.equality_multipliers["ellipse"]) == pytest.approx(
+        float(other.multipliers["ellipse"]), abs=1e-8
+    )
+    x, y = one.x["a"]
+    # Lagrange: (x − 3, y − 2) is along (x/4, y)
+    assert (x - 3) * y == pytest.approx((y - 2) * x / 4, abs=1e-8)
+
+
+def test_elements_of_parameters_move_alone() -> None:
+    program = lg.Program("elements")
+    x = program.parameter("x", [5.0, 7.0, 9.0])
+    program.define("f", lg.sum((x - 1.0) ** 2))
+    result = lg.minimize(program, "f", over=["x[1]"], bounds={"x[1]": (2.0, None)}, tolerance=1e-10)
+    assert result.success
+    np.testing.assert_allclose(result.x["x"], [5.0, 2.0, 9.0], atol=1e-8)
+    np.testing.assert_allclose(result.bound_multipliers["x"], [0.0, 2.0, 0.0], atol=1e-7)
+
+
+# -- ways to fail ----------------------------------------------------------------------------------------------------
+def infeasible() -> tuple[lg.Program, dict[str, Any]]:
+    program = lg.Program("infeasible")
+    x = program.parameter("x", 0.5)
+    program.define("c", x * x + 1)
+    program.define("f", 3 * x)
+    return program, {"over": ["x"], "equalities": ["c"]}
+
+
+def unbounded() -> tuple[lg.Program, dict[str, Any]]:
+    program = lg.Program("unbounded")
+    x = program.parameter("x", 0.5)
+    y = program.define("y", 3 * x)
+    program.define("f", x - 2 * y)
+    return program, {"over": ["x"]}
+
+
+def singular() -> tuple[lg.Program, dict[str, Any]]:
+    """Feasible at a = 0 alone, where the constraint has no slope: no multiplier exists."""
+    program = lg.Program("singular")
+    a, b = program.state("a", guess=1.0), program.state("b", guess=2.0)
+    program.constrain(a * a == 0, name="flat")
+    program.define("f", a + b * b)
+    return program, {}
+
+
+def dependent() -> tuple[lg.Program, dict[str, Any]]:
+    """The same said twice: many multipliers."""
+    program = lg.Program("dependent")
+    a, b, c = (program.state(name, guess=2.0) for name in "abc")
+    program.constrain(a + b == 1, name="one")
+    program.constrain(2 * a + 2 * b == 2, name="two")
+    program.define("f", a * a + b * b + c * c)
+    return program, {}
+
+
+def short() -> tuple[lg.Program, dict[str, Any]]:
+    program = lg.Program("rosenbrock")
+    x = program.parameter("x", [-1.2, 1.0])
+    program.define("f", 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2)
+    return program, {"over": ["x"], "max_iterations": 3}
+
+
+@pytest.mark.parametrize(
+    ("method", "case", "status"),
+    [
+        *((m, infeasible, "infeasible") for m in SECOND_ORDER),
+        *((m, unbounded, "unbounded") for m in SECOND_ORDER),
+        *((m, singular, "singular") for m in FULL_SPACE),
+        *((m, dependent, "singular") for m in FULL_SPACE),
+        *((m, short, "iterations") for m in SECOND_ORDER),
+    ],
+)
+def test_failure_is_told(method: str, case: Any, status: str) -> None:
+    program, arguments = case()
+    result = lg.minimize(program, "f", method=method, **arguments)
+    assert (result.success, result.status) == (False, status), result.message
+    assert result.message.startswith(STATUSES[status])
+    if status == "iterations":
+        assert result.nit == 3
+    if case is infeasible:
+        assert "constraint c is off by" in result.message
+
+
+def test_a_program_that_cannot_be_solved_fails_with_its_reason() -> None:
+    program = lg.Program("no_root")
+    x = program.parameter("x", 0.5)
+    y = program.state("y", guess=0.3)
+    program.constrain(y * y + x * x == -1.0, name="impossible")
+    program.define("f", x + y)
+    result = lg.minimize(program, "f", over=["x"], method="reduced")
+    assert result.status == "failed" and "impossible" in result.message
+    assert lg.minimize(program, "f", over=["x"], method="sqp").status == "infeasible"
+
+
+@pytest.mark.parametrize("method", SECOND_ORDER)
+def test_a_saddle_is_left(method: str) -> None:
+    program = lg.Program("saddle")
+    x = program.parameter("x", [0.0, 0.0])
+    program.define("f", x[0] ** 2 - x[1] ** 2 + x[1] ** 4)
+    result = lg.minimize(program, "f", over=["x"], method=method)
+    assert result.success
+    assert result.fun == pytest.approx(-0.25, abs=1e-9)
+    assert abs(result.x["x"][1]) == pytest.approx(np.sqrt(0.5), abs=1e-5)
+
+
+def test_the_certificate_believes_no_method() -> None:
+    """A point that is no minimum, with multipliers that are none: each figure says so."""
+    from lagrad.lagrangian.problem import make_problem
+
+    problem = make_problem(hock_schittkowski.build("HS7"), "f", [], {}, {}, {}, {}, False)
+    x, lam = np.array([0.0, np.sqrt(3.0)]), np.array([-1 / np.sqrt(12.0)])
+    none = np.zeros(2)
+    assert certify(problem, x, lam, none, 1e-10).minimum
+    assert certify(problem, x, 2 * lam, none, 1e-10).stationarity == pytest.approx(1 / 3)  # 1 over 1 + 2
+    assert not certify(problem, x + 1e-6, lam, none, 1e-8).minimum
+    assert certify(problem, x, lam, np.array([0.0, -1e-3]), 1e-10).complementarity == np.inf
+
+
+def test_a_maximum_is_no_minimum() -> None:
+    """a + b on the unit circle, at a = b = 1/√2: λ = 1/√2, ∇²L = −2λ I."""
+    from lagrad.lagrangian.problem import make_problem
+
+    program = lg.Program("circle")
+    a, b = program.state("a", guess=1.0), program.state("b", guess=0.5)
+    program.constrain(a * a + b * b == 1.0, name="circle")
+    program.define("f", a + b)
+    problem = make_problem(program, "f", [], {}, {}, {}, {}, False)
+    top, none = np.full(2, np.sqrt(0.5)), np.zeros(2)
+    found = certify(problem, top, np.array([np.sqrt(0.5)]), none, 1e-10)
+    assert found.kkt and not found.minimum
+    assert found.inertia == (0, 1, 0) and found.curvature == pytest.approx(-np.sqrt(2.0))
+    assert certify(problem, -top, np.array([-np.sqrt(0.5)]), none, 1e-10).minimum
+    assert lg.minimize(program, "f").fun == pytest.approx(-np.sqrt(2.0))
+
+
+# -- asking wrongly ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"method": "newton"}, DeclarationError, "There are reduced, sqp"),
+        ({"over": ["q"]}, UnknownNameError, "no parameter is named 'q'"),
+        ({"over": ["x"], "bounds": {"x": (3, 1)}}, DeclarationError, "above its upper bound"),
+        ({"over": ["z"], "bounds": {"x": (0, 1)}}, DeclarationError, "not in `over`"),
+        ({"over": ["x"], "inequalities": ["x"]}, DeclarationError, "for states and definitions"),
+        ({"over": ["x"], "solver": "SLSQP"}, DeclarationError, "no such option"),
+        ({"over": ["x"], "tolerance": 0.0}, DeclarationError, "between 0 and 1"),
+        (
+            {"over": ["x"], "method": "reduced", "solver": "Newton-CG", "bounds": {"x": (0, 1)}},
+            DeclarationError,
+            "takes no bounds",
+        ),
+        (
+            {"over": ["x"], "method": "reduced", "solver": "L-BFGS-B", "inequalities": ["con1"]},
+            DeclarationError,
+            "takes no equalities or inequalities",
+        ),
+        ({"method": "reduced"}, DeclarationError, "nothing is free to move"),
+    ],
+)
+def test_a_wrong_question_is_refused(arguments: dict[str, Any], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        lg.minimize(sellar.build(), "obj", **arguments)
+
+
+def test_methods_that_solve_refuse_free_programs() -> None:
+    with pytest.raises(DeclarationError, match="determine the states"):
+        lg.minimize(hock_schittkowski.build("HS6"), "f", method="reduced")
+
+
+# -- history, callback -----------------------------------------------------------------------------------------------
+def test_the_callback_sees_and_stops() -> None:
+    seen: list[Record] = []
+
+    def look(record: Record) -> bool:
+        seen.append(record)
+        return record.iteration == 2
+
+    result = lg.minimize(hock_schittkowski.build("HS6"), "f", callback=look)
+    assert (result.status, result.success, result.nit) == ("stopped", False, 2)
+    assert tuple(seen) == tuple(result.history)
+    # HS6 starts at (1 + 1.2)² with 10 (1 − 1.44) violated
+    assert result.history["objective"][0] == pytest.approx(4.84)
+    assert result.history["feasibility"][0] == pytest.approx(4.4 / (24 * 1.2 + 10))
+
+
+def test_the_time_limit_is_told() -> None:
+    result = lg.minimize(hock_schittkowski.build("HS6"), "f", time_limit=0.0)
+    assert result.status == "time" and not result.success
