@@ -12,6 +12,10 @@ from benchmarks import cases, memory, report
 from benchmarks.harness import measure, warm_up
 
 
+def _size(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 if an answer differs from a peer's."""
     parser = argparse.ArgumentParser(
@@ -21,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: about a minute")
     parser.add_argument("--case", nargs="+", choices=cases.NAMES, metavar="NAME", default=list(cases.NAMES),
                         help=f"only these: {', '.join(cases.NAMES)}")  # fmt: skip
+    parser.add_argument("--size", nargs="+", type=_size, metavar="SIZE", default=None,
+                        help="only these sizes of the cases, such as 100000 or case9241pegase")  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write every sample, ratio and peak to FILE")
     parser.add_argument(
         "--no-memory", action="store_true", help="leave out peak memory, one process per entrant"
@@ -35,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case = cases.case(name)
             line.update(f"{name}: warms up")
             warm_up(case)
-            for size in case.quick if options.quick else case.sizes:
+            for size in options.size or (case.quick if options.quick else case.sizes):
                 peaks = {}
                 if case.memory and not options.no_memory:
                     for entrant in case.entrants(size):
