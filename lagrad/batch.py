@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from lagrad.assembly.whole import DONE, Room, solve_lanes
 from lagrad.errors import DeclarationError, LagradError, ShapeError
 from lagrad.expr.expression import Expression
-from lagrad.layout import Floats, Layout, numbers
+from lagrad.layout import Floats, Layout, by_name, numbers, several
 from lagrad.repeated import compiled_arguments
 from lagrad.solve import Options, solve
 
@@ -38,6 +38,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.v)
 
+    def __repr__(self) -> str:
+        return f"Batch of {self.layout.name!r}: {len(self)} lanes, {len(self.errors)} failed"
+
     @property
     def ok(self) -> NDArray[np.bool_]:
         """Which lanes were solved (and, if asked for, differentiated)."""
@@ -46,12 +49,7 @@ class Batch:
         return out
 
     def __getitem__(self, name: str | Expression) -> Floats:
-        layout = self.layout
-        if isinstance(name, str) and name.partition("[")[0] in layout.parameters.by_name:
-            index, shape = layout.find_parameter(name)
-        else:
-            position, shape = layout.find_output(name)
-            index = layout.m + position
+        index, shape = self.layout.find_value(name)
         return self.v[:, index].reshape((len(self), *shape))
 
 
@@ -64,7 +62,8 @@ def solve_many(
 ) -> Batch:
     """Solve at every point of `parameters`; arrays with one more axis than the parameter, in front, are batched."""
     p = _points(layout, parameters)
-    names = [i.name for i in layout.parameter_items()] if wrt is None else list(wrt)
+    names = [i.name for i in layout.parameter_items()] if wrt is None else several(wrt)
+    of = several(of)
     outputs = [layout.find_output(name)[0] for name in of]
     inputs = [layout.find_parameter(name)[0] for name in names] if outputs else []
     rows = np.concatenate([np.empty(0, np.int64), *outputs])
@@ -113,7 +112,7 @@ def _points(layout: Layout, parameters: Mapping[str, ArrayLike]) -> Floats:
     """p (lanes, m). A non-finite value is a matter of its lane, not of the batch."""
     lanes: int | None = None
     given: list[tuple[NDArray[np.int64], tuple[int, ...], Any]] = []
-    for name, value in parameters.items():
+    for name, value in by_name("parameters", parameters):
         index, shape = layout.find_parameter(name)
         array = np.asarray(value)
         if array.ndim == len(shape) + 1:

@@ -70,12 +70,7 @@ class Branch:
         return len(self.t)
 
     def __getitem__(self, name: str) -> Floats:
-        layout = self.layout
-        if isinstance(name, str) and name.partition("[")[0] in layout.parameters.by_name:
-            index, shape = layout.find_parameter(name)
-        else:
-            position, shape = layout.find_output(name)
-            index = layout.m + position
+        index, shape = self.layout.find_value(name)
         return self.v[:, index].reshape((len(self), *shape))
 
     def solution(self, i: int) -> Solution:

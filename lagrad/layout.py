@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 Index = NDArray[np.int32]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Layout:
     """n states and rows in block order (hidden ones included), m parameters; v = [p, u]."""
 
@@ -198,6 +198,19 @@ class Layout:
             return self.machine.col_position[index], name.shape
         index, shape = self.find(self.states, self.n_states, name, "state or definition")
         return self.machine.col_position[index], shape
+
+    def find_value(self, name: Any) -> tuple[NDArray[Any], tuple[int, ...]]:
+        """Positions in v and shape of a parameter, a state or a definition, or of some of their elements."""
+        known = self.parameters.by_name
+        if isinstance(name, Expression):
+            ids = name.array_ids.ravel()
+            parameter = bool(ids.size) and self.graph.code[int(ids[0])] == PARAMETER
+        else:
+            parameter = isinstance(name, str) and (name in known or name.rpartition("[")[0] in known)
+        if parameter:
+            return self.find_parameter(name)
+        position, shape = self.find_output(name)
+        return self.m + position, shape
 
     def _leaves(self, x: Expression, code: int, count: int, role: str) -> NDArray[np.int64]:
         """Scalar indices of the leaves that `x` is an array of."""

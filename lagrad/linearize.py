@@ -45,7 +45,7 @@ class Undefined:
 NOTHING_UNDEFINED = Undefined(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Linearization:
     """R_u and R_p at one point v, with factors of R_u."""
 

@@ -78,6 +78,10 @@ class SystemFunction:
                 machine.n, machine.m, layout.kind.size, k, machine.nnz, int(pattern.packed[-1])
             )
 
+    def __repr__(self) -> str:
+        of, wrt = (", ".join(str(name) for name in names) for names in (self.of, self.wrt))
+        return f"SystemFunction: ({wrt}) -> ({of}) and its Jacobian"
+
     def solution(self, p: ArrayLike) -> Solution:
         """The Solution at p, warm-started from the last; from the guesses if that fails."""
         layout = self.layout

@@ -22,7 +22,6 @@ from lagrad.certificate import Certificate, certify, per_block, scaled_residual
 from lagrad.derivatives import Derivatives, Differentiator, kink_names, undefined_value
 from lagrad.errors import ConvergenceError, EvaluationError
 from lagrad.expr.expression import Expression
-from lagrad.expr.graph import PARAMETER
 from lagrad.ladder import Attempt as Attempt
 from lagrad.ladder import Newton, climb, doubt
 from lagrad.layout import Layout
@@ -71,7 +70,7 @@ class BlockReport:
     attempts: tuple[Attempt, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report:
     """What a solve did: counts, seconds, and a `BlockReport` for each block that is not explicit."""
 
@@ -110,7 +109,7 @@ class Report:
         """Newton iterations over all blocks."""
         return int(self.iterations.sum())
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"{self.structure}; {self.total_iterations} Newton iterations in {self.seconds:.3g} s"]
         shown = 10
         for b in self.blocks[:shown]:
@@ -167,21 +166,10 @@ class Solution:
     typical: Mapping[int, Floats] = field(default_factory=dict, repr=False)  # see `Linearization.at`
 
     def __getitem__(self, name: str | Expression) -> Any:
-        layout = self.layout
-        known = layout.parameters.by_name
-        if isinstance(name, Expression):
-            ids = name.array_ids.ravel()
-            parameter = bool(ids.size) and layout.graph.code[int(ids[0])] == PARAMETER
-        else:
-            parameter = isinstance(name, str) and (name in known or name.rpartition("[")[0] in known)
-        if parameter:
-            index, shape = layout.find_parameter(name)
-        else:
-            position, shape = layout.find_output(name)
-            index = layout.m + position
+        index, shape = self.layout.find_value(name)
         value = self.v[index]
         if not np.isfinite(value).all():
-            self.check_finite(index - layout.m)
+            self.check_finite(index - self.layout.m)
         return value.reshape(shape)[()]
 
     def check_finite(self, positions: NDArray[Any] | None = None) -> None:

@@ -50,12 +50,35 @@ def test_expressions_stand_for_what_they_are_made_of() -> None:
     assert float(moved["total"]) == pytest.approx(7.0)
 
 
+def test_batches_and_branches_take_what_a_solution_takes() -> None:
+    model = Model()
+    batch = model.system.solve_many({model.beta: [1.0, 2.0]}, of="total", wrt="beta")
+    assert batch[model.beta].tolist() == [1.0, 2.0] and batch["alpha[1]"].tolist() == [9.0, 9.0]
+    assert batch[model.total].round(12).tolist() == [5.0, 10.0]
+    assert batch.jacobian["total", "beta"].round(12).ravel().tolist() == [5.0, 5.0]
+    branch = model.system.continuation("beta", to=1.0)
+    assert branch[model.beta][[0, -1]].tolist() == [0.5, 1.0]
+
+
+def test_what_a_person_sees_is_short() -> None:
+    model = Model()
+    assert repr(model.solution.report) == str(model.solution.report)
+    assert (
+        repr(model.system.function("total", "beta")) == "SystemFunction: (beta) -> (total) and its Jacobian"
+    )
+    batch = model.system.solve_many({"beta": [1.0, 2.0]})
+    assert repr(batch) == "Batch of 'arguments': 2 lanes, 0 failed"
+    for thing in (model.system, model.solution, model.solution.layout, model.solution.linearization):
+        assert len(repr(thing)) < 500
+
+
 MISTAKES: dict[str, tuple[Callable[[Model], Any], type[Exception], str]] = {
     "mode": (lambda k: k.solution.jacobian(["y"], mode="reverse"), DeclarationError, "'adjoint' nor 'tangent'"),
     "an array": (lambda k: k.solution.gradient("table"), ShapeError, r"table\[0,0\]"),
     "parameters as a list": (lambda k: k.system.solve([1.0, 2.0]), DeclarationError, "{name: value}"),
     "a direction as a list": (lambda k: k.solution.jvp([1.0, 2.0]), DeclarationError, "{name: value}"),
     "weights as a list": (lambda k: k.solution.vjp([1.0]), DeclarationError, "{name: value}"),
+    "lanes as a list": (lambda k: k.system.solve_many([1.0]), DeclarationError, "{name: value}"),
     "a start as a list": (lambda k: k.system.solve(start=[1.0]), DeclarationError, "{name: value}"),
     "a parameter twice": (lambda k: k.system.function("total", ["beta", "beta"]), DeclarationError, "twice"),
     "a parameter and a part of it": (
