@@ -9,7 +9,7 @@ from importlib import import_module
 
 from benchmarks.harness import Case
 
-NAMES = ("dag", "wide", "time", "loops", "tiny", "grid", "field", "many", "resolve", "start")
+NAMES = ("dag", "wide", "time", "loops", "tiny", "grid", "field", "many", "batch", "resolve", "start")
 _MODULES = {"time": "lorenz"}
 
 
