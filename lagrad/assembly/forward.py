@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from lagrad.assembly.machine import assign_rows, explicit_rows, rows_jacobian
 from lagrad.kernel import internal, kernel
-from lagrad.linalg.dense import equilibrate, lu_factor, lu_solve
+from lagrad.linalg.dense import lu_factor, lu_solve
+from lagrad.linalg.scales import balance
 
 Floats = NDArray[np.float64]
 
@@ -119,14 +120,15 @@ def _within(lo, hi, bound, residual, magnitude):
 def _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale):
     """Dense LU of the equilibrated diagonal block of rows [lo, hi); the status of `lu_factor`."""
     n = hi - lo
+    start = np.int64(0)  # a variable: a literal 0 would compile `balance` a second time
+    balance(lo, n, rows.a_ptr, rows.a_col, data, r_scale, c_scale, start, a, start)
     a[: n * n] = 0.0
     for i in range(n):
         for e in range(rows.a_ptr[lo + i + 1] - 1, rows.a_ptr[lo + i] - 1, -1):
             j = rows.a_col[e] - lo
             if j < 0:
                 break
-            a[i * n + j] = data[e]
-    equilibrate(a, 0, n, r_scale, c_scale, 0)
+            a[i * n + j] = data[e] * (r_scale[i] * c_scale[j])
     return lu_factor(a, 0, n, piv, 0)
 
 

@@ -1,4 +1,4 @@
-"""Small dense blocks inside compiled sweeps: equilibrate, factor, solve, solve transposed.
+"""Small dense blocks inside compiled sweeps: factor, solve, solve transposed.
 
 Takes blocks packed row by row in one flat array: the n×n block at `offset` has entry (i, j) at offset + i*n +
 j. Its pivots stand at piv[at : at + n], local to the block. Gives the factors in the same place. Knows no
@@ -11,71 +11,19 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.kernel import kernel
+from lagrad.kernel import inlined, kernel
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 
 
-BALANCED = 1.5
-"""Rows and columns are balanced when no sum of magnitudes is further than this factor from 1."""
-
-PASSES = 50
-"""Most passes of equilibration; a matrix in comparable units needs one or two.
-
-Fifty take units of 10^±6 on rows and on columns out of a sparse 300×300 matrix.
-"""
-
-
-@kernel
-def power_of_two(scale: float) -> float:
-    """The power of two nearest to `scale`, which then scales without rounding; 1 for 0, inf and nan.
-
-    The exponent is bounded so that the product of a row scale and a column scale cannot overflow.
-    """
-    if not (0.0 < scale < math.inf):
-        return 1.0
-    fraction, exponent = math.frexp(scale)
-    if fraction < 0.7071:
-        exponent -= 1
-    return math.ldexp(1.0, min(max(exponent, -500), 500))
-
-
-@kernel
-def equilibrate(a: Floats, offset: int, n: int, r: Floats, c: Floats, at: int) -> None:
-    """Scale the block in place, a_ij ← r_i a_ij c_j, so that rows and columns of |a| sum to about 1.
-
-    Writes the scales, powers of two, to r[at : at + n] and c[at : at + n]. Rows and columns are scaled in
-    turn (Sinkhorn and Knopp 1967). A strongly connected block with a nonzero diagonal has exactly one doubly
-    stochastic scaling, whatever units its rows and columns came in: units go out entirely. Scaling by largest
-    entries, the usual choice, leaves much of them in a sparse matrix; scaling by geometric means is misled by
-    entries that are only rounding.
-    """
-    for j in range(n):
-        c[at + j] = 1.0
-    for _ in range(PASSES):
-        for i in range(n):
-            total = 0.0
-            for j in range(n):
-                total += abs(a[offset + i * n + j]) * c[at + j]
-            r[at + i] = 1.0 / total if 0.0 < total < math.inf else 1.0
-        balanced = True
-        for j in range(n):
-            total = 0.0
-            for i in range(n):
-                total += r[at + i] * abs(a[offset + i * n + j])
-            if 0.0 < total < math.inf:
-                now = total * c[at + j]
-                balanced = balanced and 1.0 / BALANCED <= now <= BALANCED
-                c[at + j] = 1.0 / total
-        if balanced:
-            break
-    for i in range(n):
-        r[at + i] = power_of_two(r[at + i])
-        c[at + i] = power_of_two(c[at + i])
-    for i in range(n):
-        for j in range(n):
-            a[offset + i * n + j] *= r[at + i] * c[at + j]
+@inlined
+def _subtract(x: Floats, to: int, a: Floats, at: int, count: int, factor: float) -> None:
+    """x[to : to + count] −= factor · a[at : at + count]. Unsigned indices need no test for counting from the end, and
+    without that the loop vectorises: 0.3 instead of 0.8 ns a number."""
+    target, source = np.uint64(to), np.uint64(at)
+    for j in range(np.uint64(count)):
+        x[target + j] -= factor * a[source + j]
 
 
 @kernel
@@ -113,14 +61,13 @@ def lu_factor(a: Floats, offset: int, n: int, piv: Ints, at: int) -> int:
             if l != 0.0:
                 l /= pivot
                 a[below + k] = l
-                for j in range(k + 1, n):
-                    a[below + j] -= l * a[row + j]
+                _subtract(a, below + k + 1, a, row + k + 1, n - k - 1, l)
     return status
 
 
 @kernel
 def unscale(a: Floats, offset: int, n: int, piv: Ints, r: Floats, c: Floats, at: int) -> bool:
-    """Factors of the equilibrated block -> factors of the block itself, with the same pivots, without
+    """Factors of the block scaled by r and c -> factors of the block itself, with the same pivots, without
     rounding.
 
     P (R A C) = L U, and with S the row scales in the order of the pivots, P R = S P:
@@ -175,12 +122,9 @@ def lu_solve_transposed(a: Floats, offset: int, n: int, piv: Ints, at: int, x: F
     for i in range(n):
         v = x[start + i] / a[offset + i * n + i]
         x[start + i] = v
-        for j in range(i + 1, n):
-            x[start + j] -= a[offset + i * n + j] * v
+        _subtract(x, start + i + 1, a, offset + i * n + i + 1, n - i - 1, v)
     for i in range(n - 1, -1, -1):
-        v = x[start + i]
-        for j in range(i):
-            x[start + j] -= a[offset + i * n + j] * v
+        _subtract(x, start, a, offset + i * n, i, x[start + i])
     for k in range(n - 1, -1, -1):
         p = piv[at + k]
         if p != k:
@@ -202,13 +146,13 @@ def lu_solve_many(a: Floats, offset: int, n: int, piv: Ints, at: int, x: Floats,
     for i in range(n):
         for j in range(i):
             l = a[offset + i * n + j]
-            for t in range(m):
-                x[start + i * m + t] -= l * x[start + j * m + t]
+            if l != 0.0:  # factors of a block of few entries are mostly zero
+                _subtract(x, start + i * m, x, start + j * m, m, l)
     for i in range(n - 1, -1, -1):
         for j in range(i + 1, n):
             u = a[offset + i * n + j]
-            for t in range(m):
-                x[start + i * m + t] -= u * x[start + j * m + t]
+            if u != 0.0:
+                _subtract(x, start + i * m, x, start + j * m, m, u)
         u = a[offset + i * n + i]
         for t in range(m):
             x[start + i * m + t] /= u
@@ -225,13 +169,13 @@ def lu_solve_transposed_many(
             x[start + i * m + t] /= u
         for j in range(i + 1, n):
             u = a[offset + i * n + j]
-            for t in range(m):
-                x[start + j * m + t] -= u * x[start + i * m + t]
+            if u != 0.0:
+                _subtract(x, start + j * m, x, start + i * m, m, u)
     for i in range(n - 1, -1, -1):
         for j in range(i):
             l = a[offset + i * n + j]
-            for t in range(m):
-                x[start + j * m + t] -= l * x[start + i * m + t]
+            if l != 0.0:
+                _subtract(x, start + j * m, x, start + i * m, m, l)
     for k in range(n - 1, -1, -1):
         p = piv[at + k]
         if p != k:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lagrad.kernel import kernel
-from lagrad.linalg.dense import BALANCED, PASSES
+from lagrad.linalg.scales import balance
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -391,33 +391,10 @@ def _without_diagonal(triangle: sp.csc_array) -> tuple[Ints, Ints, Floats, Float
 
 
 def equilibrating_scales(indptr: Ints, indices: Ints, n: int, data: Floats) -> tuple[Floats, Floats]:
-    """Powers of two r (n,) and c (n,) such that rows and columns of |r_i a_ij c_j| sum to about 1.
-
-    What `lagrad.linalg.dense.equilibrate` does for a small block, and explains.
-    """
-    import scipy.sparse as sp
-
-    magnitude = sp.csr_array((np.abs(data), indices, indptr), shape=(n, n))
-    mirrored = magnitude.T
-    r, c = np.ones(n), np.ones(n)
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        for _ in range(PASSES):
-            total = magnitude @ c
-            r = np.where((total > 0.0) & (total < math.inf), 1.0 / total, 1.0)
-            total = mirrored @ r
-            used = (total > 0.0) & (total < math.inf)
-            now = (total * c)[used]
-            c = np.where(used, 1.0 / total, c)
-            if np.all((now <= BALANCED) & (now >= 1.0 / BALANCED)):
-                break
-    return nearest_powers_of_two(r), nearest_powers_of_two(c)
-
-
-def nearest_powers_of_two(scales: Floats) -> Floats:
-    """`lagrad.linalg.dense.power_of_two` of every entry of an array."""
-    fraction, exponent = np.frexp(scales)
-    powers = np.ldexp(1.0, np.clip(exponent - (fraction < 0.7071), -500, 500))
-    return np.where((scales > 0.0) & (scales < math.inf), powers, 1.0)
+    """Powers of two r (n,) and c (n,) such that rows and columns of |r_i a_ij c_j| sum to about 1."""
+    r, c, room = np.empty(n), np.empty(n), np.empty(n)
+    balance(0, n, indptr, indices, data, r, c, 0, room, 0)
+    return r, c
 
 
 @kernel

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from lagrad.kernel import internal, kernel
 from lagrad.linalg.dense import (
-    equilibrate,
     lu_factor,
     lu_solve,
     lu_solve_many,
@@ -27,6 +26,7 @@ from lagrad.linalg.dense import (
     lu_solve_transposed_many,
     unscale,
 )
+from lagrad.linalg.scales import balance
 from lagrad.linalg.sparse import NOT_FINITE, REGULAR, ZERO_PIVOT
 
 Floats = NDArray[np.float64]
@@ -60,16 +60,20 @@ def factor_small(
             continue
         lo = np.int64(ptr[b])
         n = np.int64(ptr[b + 1]) - lo
+        r[lo] = 1.0
+        c[lo] = 1.0
+        if n > 1:
+            balance(lo, n, indptr, indices, data, r, c, lo, lu, at)
         for s in range(at, packed[b + 1]):
             lu[s] = 0.0
         check = 0.0  # stays zero if and only if every entry is finite
         for k in range(n):
             for s in range(split[lo + k], indptr[lo + k + 1]):
-                lu[at + k * n + indices[s] - lo] = data[s]
+                j = indices[s] - lo
+                lu[at + k * n + j] = data[s] * (r[lo + k] * c[lo + j])
                 check += 0.0 * data[s]
         failed = lu[at] == 0.0
         if n > 1:
-            equilibrate(lu, at, n, r, c, lo)
             failed = lu_factor(lu, at, n, piv, lo) != 0 or not unscale(lu, at, n, piv, r, c, lo)
         if check != 0.0:
             status[b] = NOT_FINITE

@@ -1,0 +1,92 @@
+"""Scales that take the units out of a block: powers of two for its rows and columns.
+
+Takes one diagonal block as it stands in a CSR matrix whose rows end with their block's columns. Gives scales; applies
+them nowhere. Knows no factors.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lagrad.kernel import internal, kernel
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int32]
+
+BALANCED = 1.5
+"""Rows and columns are balanced when no sum of magnitudes is further than this factor from 1."""
+
+PASSES = 50
+"""Most passes of equilibration; a matrix in comparable units needs one or two.
+
+Fifty take units of 10^±6 on rows and on columns out of a sparse 300×300 matrix.
+"""
+
+
+@internal
+def power_of_two(scale: float) -> float:
+    """The power of two nearest to `scale`, which then scales without rounding; 1 for 0, inf and nan.
+
+    The exponent is bounded so that the product of a row scale and a column scale cannot overflow.
+    """
+    if not (0.0 < scale < math.inf):
+        return 1.0
+    fraction, exponent = math.frexp(scale)
+    if fraction < 0.7071:
+        exponent -= 1
+    return math.ldexp(1.0, min(max(exponent, -500), 500))
+
+
+@kernel
+def balance(
+    lo: int,
+    n: int,
+    indptr: Ints,
+    indices: Ints,
+    data: Floats,
+    r: Floats,
+    c: Floats,
+    at: int,
+    room: Floats,
+    start: int,
+) -> None:
+    """Scales r[at : at + n], c[at : at + n] such that rows and columns of |r_i a_ij c_j| sum to about 1.
+
+    The block has rows and columns lo .. lo + n − 1 of the matrix; entries before column lo are passed over. Rows and
+    columns are scaled in turn (Sinkhorn and Knopp 1967). A strongly connected block with a nonzero diagonal has exactly
+    one doubly stochastic scaling, whatever units its rows and columns came in: units go out entirely. Scaling by
+    largest entries, the usual choice, leaves much of them in a sparse matrix; scaling by geometric means is misled by
+    entries that are only rounding. room[start : start + n]: scratch.
+    """
+    for j in range(n):
+        c[at + j] = 1.0
+    for _ in range(PASSES):
+        for j in range(n):
+            room[start + j] = 0.0
+        for i in range(n):
+            total = 0.0
+            for s in range(indptr[lo + i + 1] - 1, indptr[lo + i] - 1, -1):
+                j = indices[s] - lo
+                if j < 0:
+                    break
+                total += abs(data[s]) * c[at + j]
+            scale = 1.0 / total if 0.0 < total < math.inf else 1.0
+            r[at + i] = scale
+            for s in range(indptr[lo + i + 1] - 1, indptr[lo + i] - 1, -1):
+                j = indices[s] - lo
+                if j < 0:
+                    break
+                room[start + j] += scale * abs(data[s])
+        balanced = True
+        for j in range(n):
+            total = room[start + j]
+            if 0.0 < total < math.inf:
+                now = total * c[at + j]
+                balanced = balanced and 1.0 / BALANCED <= now <= BALANCED
+                c[at + j] = 1.0 / total
+        if balanced:
+            break
+    for i in range(n):
+        r[at + i] = power_of_two(r[at + i])
+        c[at + i] = power_of_two(c[at + i])
