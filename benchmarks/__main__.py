@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.console import Console
 
 from benchmarks import cases, memory, report
-from benchmarks.harness import measure, warm_up
+from benchmarks.harness import Case, Measured, measure, warm_up
 
 
 def _size(text: str) -> int | str:
@@ -35,26 +36,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
     status = Console(stderr=True)
     about = report.machine() | {"quick": options.quick}
-    results = []
+    results: list[tuple[Case, Measured]] = []
+    interrupted = False
     with status.status("") as line:
-        for name in options.case:
-            case = cases.case(name)
-            line.update(f"{name}: warms up")
-            warm_up(case)
-            for size in options.size or (case.quick if options.quick else case.sizes):
-                peaks = {}
-                if case.memory and not options.no_memory:
-                    for entrant in case.entrants(size):
-                        line.update(f"{name} {size}: memory of {entrant.name}")
-                        found = memory.peak(case, size, entrant.name)
-                        if found is not None:
-                            peaks[entrant.name] = found
-                budget, rounds = (2.0, 5) if options.quick else (6.0, 9)
-                measured = measure(case, size, budget=budget, rounds=rounds, log=line.update)
-                measured.peaks = peaks
-                results.append((case, measured))
-    report.write(results, about, console, options.json)
+        try:
+            for name in options.case:
+                case = cases.case(name)
+                line.update(f"{name}: warms up")
+                warm_up(case)
+                for size in options.size or (case.quick if options.quick else case.sizes):
+                    results.append((case, _measured(case, size, options, line.update)))
+                    if options.json:  # hours of work may follow
+                        report.write_json(results, about, options.json)
+        except KeyboardInterrupt:
+            interrupted = True
+    report.write(results, about, console)
+    if interrupted:
+        console.print("[red]Interrupted: only what was measured until then.[/]")
+        return 130
     return 1 if any(measured.refused for _, measured in results) else 0
+
+
+def _measured(case: Case, size: Any, options: argparse.Namespace, log: Callable[[str], None]) -> Measured:
+    """One case in one size: peaks first, each in a process of its own, then times."""
+    peaks = {}
+    if case.memory and not options.no_memory:
+        for entrant in case.entrants(size):
+            log(f"{case.name} {size}: memory of {entrant.name}")
+            found = memory.peak(case, size, entrant.name)
+            if found is not None:
+                peaks[entrant.name] = found
+    budget, rounds = (2.0, 5) if options.quick else (6.0, 9)
+    measured = measure(case, size, budget=budget, rounds=rounds, log=log)
+    measured.peaks = peaks
+    return measured
 
 
 if __name__ == "__main__":

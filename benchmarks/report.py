@@ -236,10 +236,8 @@ def as_json(results: Sequence[tuple[Case, Measured]], about: dict[str, Any]) -> 
     return {"about": about, "cases": cases, "growth": growth(results)}
 
 
-def write(
-    results: Sequence[tuple[Case, Measured]], about: dict[str, Any], console: Console, file: str | None
-) -> None:
-    """Print the tables; write the JSON if a file is named."""
+def write(results: Sequence[tuple[Case, Measured]], about: dict[str, Any], console: Console) -> None:
+    """Print the tables."""
     console.print(table(results))
     figures = growth_table(growth(results))
     if figures is not None:
@@ -252,5 +250,8 @@ def write(
         f"{about['processor']}, {about['cores']} cores, load {about['load']:.1f} at the start; "
         f"{about['system']}; Python {about['python']}; {packages}"
     )
-    if file is not None:
-        Path(file).write_text(json.dumps(as_json(results, about), indent=1) + "\n", encoding="utf-8")
+
+
+def write_json(results: Sequence[tuple[Case, Measured]], about: dict[str, Any], file: str) -> None:
+    """Write all that was measured to a file."""
+    Path(file).write_text(json.dumps(as_json(results, about), indent=1) + "\n", encoding="utf-8")

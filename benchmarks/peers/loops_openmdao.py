@@ -111,7 +111,9 @@ def entrant(points: list[np.ndarray], x0: float) -> Entrant:
         return {"value": problem.get_val("total.out")[0]}
 
     def gradient(problem: Any, _: np.ndarray, __: Any = None) -> dict[str, Any]:
-        totals = problem.compute_totals(of=["total.out"], wrt=["inputs.z"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", om.OpenMDAOWarning)
+            totals = problem.compute_totals(of=["total.out"], wrt=["inputs.z"])
         return {"gradient": next(iter(totals.values())).ravel()}
 
     def both(problem: Any, z: np.ndarray) -> dict[str, Any]:
