@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from lagrad.compare.gradients import check_gradients as check_gradients
     from lagrad.diagnosis import diagnose as diagnose
     from lagrad.frontends.functions import grad as grad
+    from lagrad.frontends.functions import hessian as hessian
+    from lagrad.frontends.functions import hvp as hvp
     from lagrad.frontends.functions import jacobian as jacobian
     from lagrad.frontends.functions import jvp as jvp
     from lagrad.frontends.functions import value_and_grad as value_and_grad
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from lagrad.frontends.trace import trace as trace
     from lagrad.frontends.trace import zeros as zeros
     from lagrad.lagrangian.minimize import minimize as minimize
+    from lagrad.lagrangian.numeric import lagrangian_function as lagrangian_function
     from lagrad.lagrangian.result import MinimizeResult as MinimizeResult
     from lagrad.solve import Solution as Solution
     from lagrad.system import System as System
@@ -98,12 +101,15 @@ _LAZY = {
     "to_callable": "lagrad.compare.callables",
     "minimize": "lagrad.lagrangian.minimize",
     "MinimizeResult": "lagrad.lagrangian.result",
+    "lagrangian_function": "lagrad.lagrangian.numeric",
     "trace": "lagrad.frontends.trace",
     "zeros": "lagrad.frontends.trace",
     "implicit": "lagrad.frontends.implicit",
     "fixed_point": "lagrad.frontends.implicit",
     "grad": "lagrad.frontends.functions",
     "value_and_grad": "lagrad.frontends.functions",
+    "hessian": "lagrad.frontends.functions",
+    "hvp": "lagrad.frontends.functions",
     "jacobian": "lagrad.frontends.functions",
     "jvp": "lagrad.frontends.functions",
     "vjp": "lagrad.frontends.functions",
@@ -159,10 +165,13 @@ __all__ = [
     "floor",
     "gammaln",
     "grad",
+    "hessian",
+    "hvp",
     "hypot",
     "implicit",
     "jacobian",
     "jvp",
+    "lagrangian_function",
     "log",
     "log1p",
     "log2",

@@ -29,15 +29,18 @@ from lagrad.certificate import (
     check_linear,
     check_regular,
 )
+from lagrad.coupling import coupled
 from lagrad.errors import CertificateError, DeclarationError, EvaluationError, ShapeError
 from lagrad.layout import Layout, by_name, numbers, several
 from lagrad.linalg.blocks import Residuals
 from lagrad.linearize import Linearization
+from lagrad.structure.colouring import places, star_colouring
 
 Floats = NDArray[np.float64]
 
 # Of the size of a state: far enough for its high powers not to vanish, too near for most conditions to change.
 MOVED = 1e-4
+FEW_COLUMNS = 4  # parameters up to which a Hessian is computed column by column
 SLICE = 1 << 22  # numbers in one slice of right-hand sides: 32 MB
 
 
@@ -328,12 +331,11 @@ class Differentiator:
     # Two solves with the factors of the first order, none of its own; [L_pu u̇ + L_pp ṗ, L_uu u̇ + L_up ṗ] is one
     # pass over the terms.
     def hessian_times(
-        self, of: str, directions: Floats, at_any_point: bool = False
+        self, seed: Floats, directions: Floats, at_any_point: bool = False
     ) -> tuple[Floats, Callable[[], Certificate]]:
-        """H ṗ (m, k) for directions ṗ (m, k), with H the second derivative of a scalar output by parameters."""
+        """H ṗ (m, k) for directions ṗ (m, k), with H the second derivative by parameters of seed · u, seed (n,)."""
         self._check_point(at_any_point)
         m, at = self.layout.m, self.at
-        seed = self._seed(of)
         lam, _ = self._adjoint(seed)
         tangent, _ = self._tangent(at.minus_by_parameters(directions), np.flatnonzero(seed), twice=True)
         moved = hessian_times(self.layout.machine, at.v, lam, np.concatenate([directions, tangent]))
@@ -342,32 +344,65 @@ class Differentiator:
 
     def hvp(self, of: str, direction: Mapping[str, ArrayLike], at_any_point: bool = False) -> Derivatives:
         """H times a parameter direction; {parameter: array of its shape}."""
-        product, certificate = self.hessian_times(of, self.layout.direction(direction)[:, None], at_any_point)
+        seed, along = self._seed(of), self.layout.direction(direction)[:, None]
+        product, certificate = self.hessian_times(seed, along, at_any_point)
         return Derivatives(self.layout.split_parameters(product[:, 0]), certificate)
 
-    def hessian(self, of: str, wrt: Sequence[str] | None, at_any_point: bool = False) -> Derivatives:
-        """{(a, b): array (size of a, size of b)} of second derivatives of a scalar output."""
+    # The columns of H that share a colour are asked for in one product with the sum of their directions; each entry can
+    # then be read from one place (`structure.colouring`). Without a pattern every column is a colour of its own.
+    def hessian(
+        self, of: str, wrt: Sequence[str] | str | None, sparse: bool = False, at_any_point: bool = False
+    ) -> Derivatives:
+        """{(a, b): (size of a, size of b)} of second derivatives of a scalar output, symmetric."""
         layout = self.layout
         names = [i.name for i in layout.parameter_items()] if wrt is None else several(wrt)
         inputs = [layout.find_parameter(name)[0] for name in names]
         cols = np.concatenate([np.empty(0, np.int64), *inputs])
-        parts, certificates = [], []
-        width = max(1, SLICE // max(layout.n + layout.m, 1))
-        for lo in range(0, max(cols.size, 1), width):
-            some = cols[lo : lo + width]
-            directions = np.zeros((layout.m, some.size))
-            directions[some, np.arange(some.size)] = 1.0
-            product, certificate = self.hessian_times(of, directions, at_any_point)
-            parts.append(product[cols])
-            certificates.append(certificate)
-        total = np.concatenate(parts, axis=1)
+        total, certificate = self.second(self._seed(of), cols, sparse, at_any_point)
         at = np.cumsum([0] + [p.size for p in inputs])
         out = {
             (a, b): total[at[i] : at[i + 1], at[j] : at[j + 1]]
             for i, a in enumerate(names)
             for j, b in enumerate(names)
         }
-        return Derivatives(out, _worst(certificates))
+        return Derivatives(out, certificate)
+
+    def second(
+        self, seed: Floats, cols: NDArray[Any], sparse: bool = False, at_any_point: bool = False
+    ) -> tuple[Any, Callable[[], Certificate]]:
+        """d²(seed · u)/dp² by the parameter positions `cols` (k,): (k, k), sparse or not."""
+        unique, back = np.unique(cols, return_inverse=True)
+        k = unique.size
+        pattern = coupled(self.layout, np.flatnonzero(seed), unique) if k > FEW_COLUMNS else None
+        colours = np.arange(k) if pattern is None else star_colouring(pattern.indptr, pattern.indices)
+        count = int(colours.max(initial=-1)) + 1
+        if count == k:
+            pattern, colours = None, np.arange(k)
+        parts, certificates = [], []
+        width = max(1, SLICE // max(self.layout.n + self.layout.m, 1))
+        for lo in range(0, max(count, 1), width):
+            chosen = np.flatnonzero((lo <= colours) & (colours < lo + width))
+            directions = np.zeros((self.layout.m, min(width, count - lo)))
+            directions[unique[chosen], colours[chosen] - lo] = 1.0
+            product, certificate = self.hessian_times(seed, directions, at_any_point)
+            parts.append(product[unique])
+            certificates.append(certificate)
+        product = np.concatenate(parts, axis=1)
+        if pattern is None:
+            total = 0.5 * (product + product.T)
+            if sparse:
+                import scipy.sparse as sp
+
+                total = sp.csr_array(total)
+        else:
+            row, colour = places(pattern.indptr, pattern.indices, colours)
+            pattern.data = product[row, colour]
+            # both of two entries that mirror each other were read where the product has one of them
+            total = 0.5 * (pattern + pattern.T)
+            total = total.tocsr() if sparse else total.toarray()
+        if cols.size != k or (back != np.arange(k)).any():
+            total = total[back][:, back]
+        return total, _worst(certificates)
 
     # -- both -----------------------------------------------------------------------------------------------
     def jacobian(

@@ -276,6 +276,15 @@ class Solution:
         """du/dp · direction, (n,) in block order, for a parameter direction (m,): `jvp` without names."""
         return self._differentiator.push(direction)[0]
 
+    def second(self, seed: Floats, cols: NDArray[Any]) -> Floats:
+        """d²(seed · u)/dp² (k, k) by parameter positions `cols` (k,), for weights (n,): `hessian` without names."""
+        out: Floats = self._differentiator.second(seed, cols)[0]
+        return out
+
+    def second_product(self, seed: Floats, direction: Floats) -> Floats:
+        """d²(seed · u)/dp² · direction, (m,): `hvp` without names."""
+        return self._differentiator.hessian_times(seed, direction[:, None])[0][:, 0]
+
     def jvp(self, direction: Mapping[str, ArrayLike], *, at_any_point: bool = False) -> Derivatives:
         """Change of every state and definition per unit along a parameter direction: {name: array}."""
         return self._differentiator.jvp(direction, at_any_point)
@@ -300,10 +309,28 @@ class Solution:
         return self._differentiator.hvp(of, direction, at_any_point)
 
     def hessian(
-        self, of: str, wrt: Sequence[str] | None = None, *, at_any_point: bool = False
+        self,
+        of: str,
+        wrt: Sequence[str] | str | None = None,
+        *,
+        sparse: bool = False,
+        at_any_point: bool = False,
     ) -> Derivatives:
-        """Second derivatives of a scalar output: {(a, b): array (size of a, size of b)} over parameters a and b."""
-        return self._differentiator.hessian(of, wrt, at_any_point)
+        """Second derivatives of a scalar output: {(a, b): array (size of a, size of b)} over parameters a and b.
+
+        Where parameters are not all coupled through a nonlinear term, fewer products than parameters are needed: a star
+        colouring of the pattern says which columns share one. `sparse` gives SciPy's CSR arrays.
+
+        >>> import lagrad as lg
+        >>> program = lg.Program("bowl")
+        >>> x = program.parameter("x", [1.0, 2.0, 3.0])
+        >>> obj = program.define("obj", lg.sum(x**3) + x[0] * x[1])
+        >>> lg.build(program).solve().hessian("obj")["x", "x"]
+        array([[ 6.,  1.,  0.],
+               [ 1., 12.,  0.],
+               [ 0.,  0., 18.]])
+        """
+        return self._differentiator.hessian(of, wrt, sparse, at_any_point)
 
     def __repr__(self) -> str:
         lines = [f"Solution of {self.layout.name!r}: {self.report.structure}"]

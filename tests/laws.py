@@ -31,6 +31,8 @@ Floats = NDArray[np.float64]
 
 PATHS = {"triangular": 48, "dense": 10**6, "sparse": 1}  # `dense_max` that sends blocks there
 DIGITS = 30
+KINK_FREE = [{"DiracDelta": lambda _: 0}, "mpmath"]  # SymPy's second derivative of |x|; no point is on a kink
+SYMPY_MAX = 60  # rows up to which SymPy's second derivatives are asked for: beyond, they take seconds
 MANY_DIGITS_MAX = 60  # rows up to which linear systems are solved with many digits: beyond, it takes seconds
 
 
@@ -224,6 +226,46 @@ def truth(fixture: Fixture) -> Truth:
             inverse = np.linalg.inv(matrix[:, :n])
             total = -inverse @ matrix[:, n:]
     return Truth(correction, inverse, total)
+
+
+def lagrangian_of_sympy(
+    fixture: Fixture, output: str, point: Iterable[Iterable[float]]
+) -> tuple[float, Any, Any, Any]:
+    """L, ∇L over [u, p, λ], R, and ∇²L over [u, p, λ], to 30 digits."""
+    s = symbols(fixture)
+    lam = [sympy.Symbol(f"lam_{k}", real=True) for k in range(len(s.rows))]
+    residual = [a - b for a, b in zip(s.left, s.right, strict=True)]
+    variables = [*s.states, *s.parameters, *lam]
+    value = s.states[s.names.index(output)] - sum(k * r for k, r in zip(lam, residual, strict=True))
+    gradient = [sympy.diff(value, x) for x in variables]
+    place = {x: k for k, x in enumerate(variables)}
+    second = [
+        (i, place[x], sympy.diff(g, x))
+        for i, g in enumerate(gradient)
+        for x in sorted(g.free_symbols, key=str)
+    ]
+    evaluate = sympy.lambdify([variables], [value, gradient, [e for *_, e in second]], KINK_FREE, cse=True)
+    with mpmath.workdps(30):
+        one, first, entries = evaluate([mpmath.mpf(x) for part in point for x in part])
+    matrix = np.zeros((len(variables), len(variables)))
+    for (i, j, _), entry in zip(second, entries, strict=True):
+        matrix[i, j] = float(entry)
+    return float(one), np.array(first, dtype=float), -np.array(first[-len(lam) :], dtype=float), matrix
+
+
+@cache
+def second_truth(fixture: Fixture) -> list[Floats]:
+    """d²J/dp² (m, m) of every output at lagrad's solution: Tᵀ ∇²L T with T = [du/dp; I]."""
+    s, t = symbols(fixture), truth(fixture)
+    start = flat(lg.build(declare(fixture)).solve().states, fixture.shapes)
+    lift = np.concatenate([t.total, np.eye(len(s.parameters))])
+    out = []
+    for output in fixture.outputs:
+        lam = t.inverse[s.names.index(output)]
+        matrix = lagrangian_of_sympy(fixture, output, (start, s.point, lam))[3]
+        size = lift.shape[0]
+        out.append(lift.T @ matrix[:size, :size] @ lift)
+    return out
 
 
 # -- structure of a case -----------------------------------------------------------------------------------
@@ -558,6 +600,75 @@ def law_taylor_remainders_are_of_second_order(case: Case) -> None:
             return float(there[output]) - here - h * slope
 
         assert is_of_order_two(remainder, abs(here) + abs(slope)), output
+
+
+# -- second order ------------------------------------------------------------------------------------------
+@law()
+def law_taylor_remainders_are_of_third_order_with_the_hessian(case: Case) -> None:
+    direction = random_direction(case)
+    for output in case.fixture.outputs:
+        here, gradient = float(case.solution[output]), case.solution.gradient(output)
+        product = case.solution.hvp(output, direction)
+        slope = sum(float(np.sum(gradient[name] * d)) for name, d in direction.items())
+        bend = sum(float(np.sum(product[name] * d)) for name, d in direction.items())
+
+        def remainder(
+            h: float, output: str = output, here: float = here, slope: float = slope, bend: float = bend
+        ) -> float:
+            there = case.system.solve(moved(case, direction, h), start=case.solution)
+            return float(there[output]) - here - h * slope - 0.5 * h * h * bend
+
+        first, second = abs(remainder(8e-3)), abs(remainder(4e-3))
+        assert first <= 1e-13 * (abs(here) + abs(slope) + abs(bend)) or 6.5 <= first / second <= 9.5, output
+
+
+@law()
+def law_the_hessian_is_symmetric_and_holds_every_product(case: Case) -> None:
+    direction, names = random_direction(case), list(case.fixture.parameters)
+    for output in case.fixture.outputs:
+        product, hessian = case.solution.hvp(output, direction), case.solution.hessian(output)
+        sparse = case.solution.hessian(output, sparse=True)
+        total = [np.zeros(np.size(direction[a])) for a in names]
+        for a, out in zip(names, total, strict=True):
+            for b in names:
+                assert (hessian[a, b] == hessian[b, a].T).all()
+                assert (sparse[a, b].toarray() == hessian[a, b]).all()
+                out += hessian[a, b] @ np.ravel(direction[b])
+        # each entry of the sum is a sum of terms that may cancel
+        size = max((np.abs(hessian[a, b]).max(initial=0.0) for a in names for b in names), default=0.0)
+        size *= max((np.abs(d).max(initial=0.0) for d in direction.values()), default=0.0)
+        for a, out in zip(names, total, strict=True):
+            assert np.abs(out - np.ravel(product[a])).max(initial=0.0) <= 1e-10 * size, (output, a)
+
+
+@law(lambda fixture: 0 < fixture.size <= SYMPY_MAX and fixture.name not in ("hidden", "hidden_in_loop"))
+def law_second_derivatives_are_those_of_sympy(case: Case) -> None:
+    names = list(case.fixture.parameters)
+    cuts = np.cumsum([0] + [np.size(x) for x in case.fixture.parameters.values()])
+    for output, expected in zip(case.fixture.outputs, second_truth(case.fixture), strict=True):
+        hessian = case.solution.hessian(output)
+        found = np.zeros_like(expected)
+        for i, a in enumerate(names):
+            for j, b in enumerate(names):
+                found[cuts[i] : cuts[i + 1], cuts[j] : cuts[j + 1]] = hessian[a, b]
+        close(found, expected, 1e-8, output)
+
+
+@law()
+def law_the_hessian_is_the_difference_of_gradients(case: Case) -> None:
+    direction = random_direction(case)
+    for output in case.fixture.outputs:
+        product = flat(case.solution.hvp(output, direction), case.fixture.parameters)
+
+        def gradient(h: float, output: str = output) -> Floats:
+            there = case.system.solve(moved(case, direction, h), start=case.solution)
+            return flat(there.gradient(output), case.fixture.parameters)
+
+        h = 1e-3
+        coarse, fine = ((gradient(k * h) - gradient(-k * h)) / (2 * k * h) for k in (2, 1))
+        expected = fine + (fine - coarse) / 3.0  # Richardson: of fourth order
+        size = np.abs(expected).max(initial=0.0) + np.abs(gradient(0.0)).max(initial=0.0)
+        assert np.abs(product - expected).max(initial=0.0) <= 1e-7 * size, output
 
 
 @law()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,24 @@ def test_domke(x: float) -> None:
     assert set(multipliers) == set(expected["multipliers"])
     for name, value in expected["multipliers"].items():
         agree(multipliers[name], value)
+
+
+@pytest.mark.parametrize("a", [2.0, 0.3])
+def test_own_method(a: float, capsys: pytest.CaptureFixture[str]) -> None:
+    example = load("examples/own_method.py")
+    states, multipliers, history = example.newton(example.build(a), "cost")
+    agree(states["x"], [a**0.5, a**0.5])
+    agree(states["cost"], a)
+    agree(multipliers["product"], example.EXPECTED["multiplier"])
+    assert len(history) <= 12 and history[-1] <= 1e-12 < history[0]
+    # quadratic convergence: the correct digits double
+    fast = [(x, y) for x, y in itertools.pairwise(history) if 1e-6 < x < 1e-2]
+    assert fast and all(y <= 10.0 * x**2 for x, y in fast)
+    if a == 2.0:
+        agree(states["x"], example.EXPECTED["x"])
+        agree(states["cost"], example.EXPECTED["cost"])
+        example.main()
+        assert "λ = 1.000000000000" in capsys.readouterr().out
 
 
 def test_loop2() -> None:

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import mpmath
 import numpy as np
 import pytest
-import sympy
 from fixtures import FIXTURES, HIDDEN, HIDDEN_IN_LOOP, STRUCTURAL, Fixture, declare
-from laws import CASES, Case, close, flat, symbols
+from laws import CASES, SYMPY_MAX, Case, close, flat, lagrangian_of_sympy, symbols
 
 import lagrad as lg
 from lagrad.errors import DeclarationError, EvaluationError, ShapeError, UnknownNameError
 from lagrad.lagrangian.numeric import LagrangianFunction, lagrangian_function
-
-NAMES = [{"DiracDelta": lambda _: 0}, "mpmath"]  # SymPy's second derivative of |x|; no point is on a kink
-TOO_LONG = 60  # SymPy needs seconds for the Hessian of more rows
-
-
-def small(fixture: Fixture) -> bool:
-    return 0 < fixture.size <= TOO_LONG
 
 
 def constraint_order(fixture: Fixture) -> list[str]:
@@ -38,29 +29,6 @@ def random_point(fixture: Fixture, seed: int) -> tuple[list[float], list[float],
     return u.tolist(), p.tolist(), random.normal(size=len(s.rows)).tolist()
 
 
-def of_sympy(fixture: Fixture, output: str, point: tuple[list[float], ...]) -> tuple[float, Any, Any, Any]:
-    """L, ∇L over [u, p, λ], R, and ∇²L over [u, p, λ], to 30 digits."""
-    s = symbols(fixture)
-    lam = [sympy.Symbol(f"lam_{k}", real=True) for k in range(len(s.rows))]
-    residual = [a - b for a, b in zip(s.left, s.right, strict=True)]
-    variables = [*s.states, *s.parameters, *lam]
-    value = s.states[s.names.index(output)] - sum(k * r for k, r in zip(lam, residual, strict=True))
-    gradient = [sympy.diff(value, x) for x in variables]
-    place = {x: k for k, x in enumerate(variables)}
-    second = [
-        (i, place[x], sympy.diff(g, x))
-        for i, g in enumerate(gradient)
-        for x in sorted(g.free_symbols, key=str)
-    ]
-    evaluate = sympy.lambdify([variables], [value, gradient, [e for *_, e in second]], NAMES, cse=True)
-    with mpmath.workdps(30):
-        one, first, entries = evaluate([mpmath.mpf(x) for part in point for x in part])
-    matrix = np.zeros((len(variables), len(variables)))
-    for (i, j, _), entry in zip(second, entries, strict=True):
-        matrix[i, j] = float(entry)
-    return float(one), np.array(first, dtype=float), -np.array(first[-len(lam) :], dtype=float), matrix
-
-
 def declared_order(f: LagrangianFunction, fixture: Fixture, seed_names: list[str]) -> Any:
     """Positions in lagrad's [u, p, λ] of the variables in the order of `symbols`."""
     u = f.split_states(np.arange(f.n, dtype=float))
@@ -76,7 +44,7 @@ def declared_order(f: LagrangianFunction, fixture: Fixture, seed_names: list[str
         # SymPy takes 10 s for the second derivatives of long sums in nested functions
         pytest.param(f, marks=pytest.mark.long if f in (HIDDEN, HIDDEN_IN_LOOP) else ())
         for f in (*FIXTURES, *STRUCTURAL)
-        if small(f)
+        if 0 < f.size <= SYMPY_MAX
     ],
     ids=str,
 )
@@ -84,7 +52,7 @@ def test_at_any_point_numbers_are_those_of_sympy(fixture: Fixture) -> None:
     s = symbols(fixture)
     output = fixture.outputs[0] if fixture.outputs else s.names[0]
     point = random_point(fixture, 3)
-    value, gradient, residual, matrix = of_sympy(fixture, output, point)
+    value, gradient, residual, matrix = lagrangian_of_sympy(fixture, output, point)
     assert np.isfinite(matrix).all() and np.isfinite(value)
     for seed in (1, 2):  # the rows shuffled in two ways
         f = lagrangian_function(declare(fixture, seed), output)

@@ -22,13 +22,18 @@ Index = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 
-def totals_pattern(n_rows: int, n: int, ptr: Index, col: Index) -> tuple[Index, Index]:
-    """CSR pattern of S (hidden, n), columns ascending, for `n_rows` declared rows and n declared variables."""
+def totals_pattern(n_rows: int, n: int, ptr: Index, col: Index, most: int) -> tuple[Index, Index] | None:
+    """CSR pattern of S (hidden, n), columns ascending, for `n_rows` declared rows and n declared variables.
+
+    None if it has more than `most` entries, or nearly so.
+    """
     hidden = ptr.size - 1 - n_rows
     s_ptr, mark = np.zeros(hidden + 1, np.int32), np.full(n, -1, np.int32)
     s_col = np.empty(4 * (hidden + n), np.int32)
     done = 0
     while (done := _totals_pattern(done, n_rows, n, ptr, col, s_ptr, s_col, mark)) < hidden:
+        if s_ptr[done] + n > most:
+            return None
         s_col = np.concatenate([s_col, np.empty(s_col.size + n, np.int32)])
         mark[:] = -1
     pattern = sp.csr_array((np.empty(s_ptr[-1], np.int8), s_col[: s_ptr[-1]], s_ptr), shape=(hidden, n))

@@ -94,8 +94,11 @@ class SecondSlots:
     col: Index
 
 
-def second_slots(machine: Machine, place: Index) -> SecondSlots:
-    """The pattern of ∇²(λᵀR) for variables v (m+n,) that stand in row and column `place` (m+n,) of the matrix."""
+def second_slots(machine: Machine, place: Index, of: NDArray[np.bool_] | None = None) -> SecondSlots:
+    """The pattern of ∇²(λᵀR) for variables v (m+n,) that stand in row and column `place` (m+n,) of the matrix.
+
+    of (L,): the terms that count, all by default. Variables may share a place.
+    """
     tapes, terms = machine.tapes, machine.terms
     widest = int(tapes.leaves.max(initial=1))
     room = int((tapes.leaves.astype(np.int64) * (tapes.leaves + 1) // 2).sum())
@@ -106,13 +109,16 @@ def second_slots(machine: Machine, place: Index) -> SecondSlots:
         pair_ptr, pair_i, pair_j,
     )  # fmt: skip
     count = np.diff(pair_ptr)[terms.template].astype(np.int64)
+    if of is not None:
+        count[~of] = 0
     slot_ptr = np.concatenate([[0], np.cumsum(count)])
     term = np.repeat(np.arange(count.size), count)
     pair = np.arange(slot_ptr[-1]) - slot_ptr[term] + pair_ptr[terms.template[term]]
     one = place[terms.leaf[terms.leaf_ptr[term] + pair_i[pair]]].astype(np.int64)
     other = place[terms.leaf[terms.leaf_ptr[term] + pair_j[pair]]].astype(np.int64)
-    key, slot = np.unique(np.maximum(one, other) * place.size + np.minimum(one, other), return_inverse=True)
-    row, col = np.divmod(key, max(place.size, 1))
+    size = int(place.max(initial=0)) + 1
+    key, slot = np.unique(np.maximum(one, other) * size + np.minimum(one, other), return_inverse=True)
+    row, col = np.divmod(key, size)
     return SecondSlots(
         pair_ptr, pair_i[: pair_ptr[-1]].copy(), pair_j[: pair_ptr[-1]].copy(), slot_ptr,
         slot.ravel().astype(np.int32), row.astype(np.int32), col.astype(np.int32),

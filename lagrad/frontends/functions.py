@@ -1,4 +1,4 @@
-"""Derivatives of Python functions: grad, value_and_grad, jacobian, jvp, vjp.
+"""Derivatives of Python functions: grad, value_and_grad, jacobian, jvp, vjp; of second order: hessian, hvp.
 
 Takes a function of NumPy operations, gives functions that trace it once for each structure of arguments,
 build the traced program, and from then on solve it and sweep through its blocks. Conventions are JAX's: a
@@ -140,15 +140,20 @@ class Compiled:
 
         return mapped(pick, "", self.trace.program.outputs)
 
-    def argument(self, k: int, total: Floats, before: tuple[int, ...] = ()) -> Any:
-        """A tree like argument k, of what belongs to its leaves along the last axis (m,) of `total`."""
+    def argument(self, k: int, total: Floats, before: tuple[int, ...] = (), first: int | None = None) -> Any:
+        """A tree like argument k, of what belongs to its leaves along the last axis of `total`.
+
+        That axis is that of all parameters (m,); or the argument's begin at `first` in it.
+        """
         by_name = self.trace.program.parameters.by_name
+        moved = 0 if first is None else first - self.parts[k].start
 
         def pick(path: str, name: str | Static) -> Any:
             if isinstance(name, Static):
                 return None
             item = by_name[name]
-            return total[..., item.start : item.start + item.size].reshape(before + item.shape)[()]
+            start = item.start + moved
+            return total[..., start : start + item.size].reshape(before + item.shape)[()]
 
         return mapped(pick, "", self.trace.program.inputs[self.names[k]])
 
@@ -327,6 +332,89 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
     return differentiated
 
 
+def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+    """A function that returns all second derivatives of f by its arguments `argnums`.
+
+    The structure is JAX's: for every leaf of f's result, for every leaf of the argument, a tree like the argument, of
+    arrays of shape result's + leaf's + leaf's; for a sequence `argnums`, tuples in place of both trees. Through
+    `lg.implicit` as through anything else. For each number of the result, as many Hessian-vector products as the
+    sparsity pattern needs, at most one for each number of the arguments. Raises as `value_and_grad` does.
+
+    >>> import lagrad as lg, numpy as np
+    >>> lg.hessian(lambda x: x[0] ** 2 * x[1])(np.array([2.0, 3.0]))
+    array([[6., 4.],
+           [4., 0.]])
+    >>> root = lg.hessian(lambda p: lg.implicit(lambda y: y**3 + y - p, 0.3))(2.0)
+    >>> round(float(root), 12)
+    -0.09375
+    """
+    cache = _cache(f)
+
+    @wraps(f)
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
+        wanted = _wanted(argnums, args)
+        compiled, p = _prepared(f, cache, args, kwargs, wanted, wanted)
+        layout, solution, cols = compiled.layout, compiled.solution(p), compiled.columns(wanted)
+        by_name, inputs = compiled.trace.program.parameters.by_name, compiled.trace.program.inputs
+        sizes = [compiled.parts[k].stop - compiled.parts[k].start for k in wanted]
+        first = np.cumsum([0, *sizes]).tolist()
+        alone = isinstance(argnums, (int, np.integer))
+
+        def of_result(path: str, name: str | None) -> Any:
+            if name is None:
+                return None
+            position, shape = compiled.positions(name)
+            total = np.empty((position.size, cols.size, cols.size))
+            for out, output in zip(total, position.tolist(), strict=True):
+                seed = np.zeros(layout.n)
+                seed[output] = 1.0
+                out[:] = solution.second(seed, cols)
+
+            def rows_of(k: int, start: int) -> Any:
+                def of_leaf(path: str, leaf: str | Static) -> Any:
+                    if isinstance(leaf, Static):
+                        return None
+                    item = by_name[leaf]
+                    at = item.start - compiled.parts[k].start + start
+                    part, before = total[:, at : at + item.size], shape + item.shape
+                    trees = [
+                        compiled.argument(j, part, before, f) for j, f in zip(wanted, first, strict=False)
+                    ]
+                    return trees[0] if alone else tuple(trees)
+
+                return mapped(of_leaf, "", inputs[compiled.names[k]])
+
+            rows = tuple(rows_of(k, f) for k, f in zip(wanted, first, strict=False))
+            return rows[0] if alone else rows
+
+        return mapped(of_result, "", compiled.trace.program.outputs)
+
+    return differentiated
+
+
+def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """(gradient of f at `primals`, its change per unit along `tangents`), each a tuple with a tree per argument.
+
+    The second is the Hessian times a vector, over all arguments: one tangent and two adjoint solves, and no Hessian.
+    f returns one number; `tangents` is as for `jvp`. Raises as `value_and_grad` and `jvp` do.
+
+    >>> import lagrad as lg, numpy as np
+    >>> lg.hvp(lambda x: np.sum(x**3), (np.array([1.0, 2.0]),), (np.array([1.0, 10.0]),))
+    ((array([ 3., 12.]),), (array([  6., 120.]),))
+    """
+    compiled, p, direction = _directed(f, primals, tangents, "hvp")
+    compiled.check_scalar()
+    solution = compiled.solution(p)
+    seed = np.zeros(compiled.layout.n)
+    seed[compiled.positions(compiled.trace.program.outputs)[0]] = 1.0
+    gradient, product = solution.pull(seed), solution.second_product(seed, direction)
+    arguments = range(len(primals))
+    return (
+        tuple(compiled.argument(k, gradient) for k in arguments),
+        tuple(compiled.argument(k, product) for k in arguments),
+    )
+
+
 def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
     """(f(*primals), its change per unit along `tangents`): one tangent solve.
 
@@ -338,6 +426,15 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     >>> float(value), float(change)
     (6.0, 4.0)
     """
+    compiled, p, direction = _directed(f, primals, tangents, "jvp")
+    layout, solution = compiled.layout, compiled.solution(p)
+    return compiled.output(solution.v[layout.m :]), compiled.output(solution.push(direction))
+
+
+def _directed(
+    f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], what: str
+) -> tuple[Compiled, Floats, Floats]:
+    """The trace, its parameters and the direction that `tangents` are (m,)."""
     from lagrad.layout import numbers
 
     if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
@@ -346,11 +443,10 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
         )
     if len(primals) != len(tangents):
         raise DeclarationError(
-            "jvp", f"{len(primals)} primals and {len(tangents)} tangents.", "Give one for each."
+            what, f"{len(primals)} primals and {len(tangents)} tangents.", "Give one for each."
         )
     compiled, p = _prepared(f, _cache(f), primals, {}, range(len(primals)))
-    layout, solution = compiled.layout, compiled.solution(p)
-    direction = np.zeros(layout.m)
+    direction = np.zeros(compiled.layout.m)
     by_name = compiled.trace.program.parameters.by_name
 
     def place(path: str, leaf: str | Static, tangent: Any) -> None:
@@ -360,7 +456,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
     for name, tangent in zip(compiled.names, tangents, strict=True):
         mapped(place, name, compiled.trace.program.inputs[name], tangent)
-    return compiled.output(solution.v[layout.m :]), compiled.output(solution.push(direction))
+    return compiled, p, direction
 
 
 def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:

@@ -20,7 +20,7 @@ from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -44,6 +44,9 @@ from lagrad.numbers import by_name, numbers
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int32]
+
+
+MOST: Final = 1 << 27  # derivatives of hidden states by others that are kept: 1.5 GB
 
 
 class Declarations(Protocol):
@@ -91,12 +94,11 @@ class LagrangianFunction:
     Raises `ShapeError` for a vector of the wrong length.
 
     >>> import lagrad as lg
-    >>> from lagrad.lagrangian.numeric import lagrangian_function
     >>> program = lg.Program("cubic")
     >>> p = program.parameter("p", 2.0)
     >>> y = program.state("y", guess=1.0)
     >>> program.constrain(y**3 + y == p, name="law")
-    >>> f = lagrangian_function(program, "y")
+    >>> f = lg.lagrangian_function(program, "y")
     >>> f.residual([2.0], [2.0]), f.value([2.0], [2.0], [0.5])
     (array([8.]), -2.0)
     >>> f.gradient([2.0], [2.0], [0.5])
@@ -333,7 +335,14 @@ class LagrangianFunction:
     @cached_property
     def _composition(self) -> _Composition:
         pattern, width, inner = self._all_partials, self._width, self._inner
-        s_ptr, s_col = totals_pattern(self.nc, width, pattern.ptr, pattern.col)
+        totals = totals_pattern(self.nc, width, pattern.ptr, pattern.col, MOST)
+        if totals is None:
+            raise DeclarationError(
+                f"the Lagrangian of {self.name}",
+                f"eliminating its {inner} hidden states would fill more than {MOST} entries.",
+                "Keep them as states: lg.lagrangian_function(program, output, hidden=True).",
+            )
+        s_ptr, s_col = totals
         row = np.concatenate([np.arange(width), width + np.repeat(np.arange(inner), np.diff(s_ptr))])
         col = np.concatenate([np.arange(width), s_col])
         e, turned = (
