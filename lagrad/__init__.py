@@ -126,6 +126,13 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'lagrad' has no attribute {name!r}")
 
 
+def _callable_maker(*args: Any, **options: Any) -> Any:
+    return __getattr__("to_callable")(*args, **options)
+
+
+Program.callable_maker = _callable_maker
+
+
 __all__ = [
     "Constraint",
     "Expression",

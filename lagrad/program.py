@@ -10,9 +10,9 @@ import math
 import operator
 import reprlib
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -213,6 +213,18 @@ class Program:
     def adjoint_equations(self, output: str | None = None) -> AdjointEquations:
         """∂L/∂state = 0, which determines the multipliers, and the gradient that they give."""
         return self.lagrangian(output).adjoint_equations()
+
+    #: what `to_callable` calls; set by the package, since the comparisons with other libraries are no part of programs
+    callable_maker: ClassVar[Callable[..., Callable[..., dict[str, Any]]]]
+
+    def to_callable(self, backend: str, *, at: Any = None) -> Callable[..., dict[str, Any]]:
+        """This program as a function of another library: see `lagrad.to_callable`.
+
+        >>> import lagrad as lg
+        >>> lg.trace(lambda x: x * x, 3.0).to_callable("sympy")()["out"]
+        x**2
+        """
+        return Program.callable_maker(self, backend, at=at)
 
     # -- names ----------------------------------------------------------------------------------------------
     def parameter_name(self, index: int) -> str:

@@ -283,7 +283,7 @@ def test_a_callable_gives_every_state_in_its_shape(backend: str) -> None:
     v = program.define("v", M.sum(axis=0))
     program.define("s", v.mean() + M[1, 2])
     given = np.array([[0.1, -0.4, 0.9], [1.3, 0.2, -0.7]])
-    f = lg.to_callable(program, backend)
+    f = program.to_callable(backend)
     with double_precision(backend):
         made = f({"A": given, "x": 0.25})
     shapes = {
@@ -475,6 +475,7 @@ def test_a_method_that_cannot_be_had_says_why(monkeypatch: pytest.MonkeyPatch) -
         assert "not installed" in found.note
         assert found.gradient is None and found.agrees is None
     assert len(lg.check_gradients(solution, "obj", against="all", show=False)) == 4
+    assert len(lg.check_gradients(solution, "obj", against=["tape", "all"], show=False)) == 4
     with pytest.raises(UnknownNameError, match="finite-differences"):
         lg.check_gradients(solution, "obj", against=["finite-difference"], show=False)
 

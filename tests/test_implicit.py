@@ -430,6 +430,27 @@ def test_unused_and_constant_equations() -> None:
     assert float(lg.grad(f)(2.0)) == 3.0
 
 
+def test_an_equation_may_be_a_constraint() -> None:
+    """y³ = p has the derivative 1 / (3 y²); of trees of constraints as of one."""
+    agree(lg.grad(lambda p: lg.implicit(lambda y: y**3 == p, 1.0))(8.0), 1.0 / 12.0)
+    both = lg.jacobian(
+        lambda p: lg.implicit(lambda y: {"k": y["a"] == p, "l": 2.0 * y["b"] == y["a"]}, {"a": 1.0, "b": 1.0})
+    )
+    agree(list(both(3.0).values()), [1.0, 0.5])
+
+
+def test_the_order_of_keys_does_not_matter() -> None:
+    """a = p, b = a / 2, and tangents and weights by key."""
+
+    def f(p):
+        return lg.fixed_point(lambda y: {"b": 0.5 * y["a"], "a": p["u"] * p["v"]}, {"a": 1.0, "b": 1.0})
+
+    value, change = lg.jvp(f, ({"u": 2.0, "v": 3.0},), ({"v": 1.0, "u": 10.0},))
+    agree([value["a"], value["b"], change["a"], change["b"]], [6.0, 3.0, 32.0, 16.0])
+    weights = lg.vjp(f, {"u": 2.0, "v": 3.0})[1]({"b": 2.0, "a": 0.0})
+    agree([weights[0]["u"], weights[0]["v"]], [3.0, 2.0])
+
+
 # -- refusals -------------------------------------------------------------------------------------------------------
 def test_a_singular_root_has_no_derivative() -> None:
     """y³ = p at p = 0: the Jacobian 3y² vanishes at the solution."""
@@ -470,6 +491,11 @@ def test_guesses_that_are_no_numbers(guess) -> None:
 def test_a_guess_that_is_not_finite() -> None:
     with pytest.raises(DeclarationError, match="not finite"):
         lg.grad(lambda x: lg.implicit(lambda y: y - x, np.log(x - 1)))(1.0)
+
+
+def test_bounds_are_numbers() -> None:
+    with pytest.raises(DeclarationError, match="the bound p is a traced value"):
+        lg.grad(lambda p: lg.implicit(lambda y: y**2 - p, 1.0, lower=p))(4.0)
 
 
 def test_a_residual_that_returns_nothing() -> None:

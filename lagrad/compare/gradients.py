@@ -79,7 +79,7 @@ def check_gradients(
     """Differentiate a scalar output by other methods, print them as a table, and return them.
 
     `against` names methods: "tape", "finite-differences", "complex-step" (all three by default), "autograd",
-    "jax", "torch", "casadi", "sympy"; or "all" for these and every library that is installed. The first entry
+    "jax", "torch", "casadi", "sympy"; or "all" for the first three and every library that is installed. The first entry
     returned is lagrad's own gradient. Raises what `solution.gradient` raises, and `UnknownNameError` for a
     method there is not.
 
@@ -105,8 +105,10 @@ def check_gradients(
 def _methods(against: Sequence[str] | str | None) -> list[str]:
     if against is None:
         return list(BUILT_IN)
-    if isinstance(against, str):
-        against = [*BUILT_IN, *filter(installed, LIBRARIES)] if against == "all" else [against]
+    against = [against] if isinstance(against, str) else list(against)
+    if "all" in against:
+        named = [name for name in against if name != "all"]
+        against = list(dict.fromkeys([*BUILT_IN, *filter(installed, LIBRARIES), *named]))
     for name in against:
         if name not in (*BUILT_IN, *LIBRARIES):
             raise UnknownNameError(name, "method", [*BUILT_IN, *LIBRARIES, "all"])

@@ -36,7 +36,8 @@ def implicit(
 ) -> Any:
     """The y with residual(y) == 0, of the structure and shapes of `guess`.
 
-    `residual` takes y and gives as many scalars as y has, in any structure; it may use traced values of the
+    `residual` takes y and gives as many scalars as y has, in any structure (`lhs == rhs` counts as lhs − rhs);
+    it may use traced values of the
     function around it, and `implicit` again. `guess` is a number, an array, or nested tuples, lists and dicts
     of them, and where solving starts; one that depends on traced values counts with its value at the
     arguments, states within it at their own guesses. `lower` and `upper` (numbers or arrays that broadcast)
@@ -134,6 +135,9 @@ def _state(trace: Trace, lower: Any, upper: Any, path: str, guess: Any) -> Expre
     program = trace.program
     if is_static(guess):
         raise DeclarationError(path, f"a guess must be numbers, got {guess!r}.")
+    for bound in (lower, upper):
+        if graph_of(bound) is not None:
+            raise DeclarationError(path, f"the bound {bound!r} is a traced value.", "Give numbers as bounds.")
     if graph_of(guess) is None:
         return program.state(path, guess, lower=lower, upper=upper).copy()
     nodes = lift(program.graph, guess).array_ids
@@ -157,4 +161,6 @@ def _equal(program: Program, path: str, y: Expression, value: Any) -> None:
 def _lifted(program: Program, path: str, value: Any) -> Expression:
     if is_static(value):
         raise DeclarationError(path, f"an equation must be numbers, got {value!r}.")
+    if isinstance(value, Constraint):
+        return lift(program.graph, value.lhs - value.rhs)
     return lift(program.graph, value)

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from lagrad.errors import ExpressionError, LagradError
 from lagrad.expr import functions
-from lagrad.expr.expression import INSTEAD, Expression
+from lagrad.expr.expression import Expression
 from lagrad.expr.graph import LINEAR, Graph
+from lagrad.expr.instead import INSTEAD
 from lagrad.program import element_name
 
 EVENTS: Final = 3_000  # operations of one trace that are watched: some 5 µs each, against 0.5 µs unwatched

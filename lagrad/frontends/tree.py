@@ -56,6 +56,9 @@ def mapped(function: Callable[..., Any], path: str, tree: Any, *others: Any) -> 
         return function(path, tree, *others)
     parts: list[list[Any]] = []
     for other in others:
+        if isinstance(tree, dict) and isinstance(other, dict) and tree.keys() == other.keys():
+            parts.append([other[key] for key in tree])  # in whatever order
+            continue
         beside = children(other)
         if beside is None or [name for name, _ in beside] != [name for name, _ in found]:
             raise DeclarationError(
