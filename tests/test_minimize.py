@@ -21,6 +21,7 @@ hock_schittkowski = load("examples/hock_schittkowski.py")
 sellar = load("examples/sellar.py")
 FULL_SPACE = ["sqp", "augmented-lagrangian"]
 SECOND_ORDER = ["reduced", *FULL_SPACE]
+ALL = [*SECOND_ORDER, "primal-dual", "one-shot", "auxiliary-coordinates"]
 
 
 # -- known minima --------------------------------------------------------------------------------------------------
@@ -69,16 +70,26 @@ def test_sellar_within_its_limits(method: str, options: dict[str, Any]) -> None:
     assert float(solution["obj"]) == pytest.approx(result.fun, abs=1e-7)
 
 
-@pytest.mark.parametrize("method", SECOND_ORDER)
-def test_multipliers_are_adjoints_where_nothing_else_holds(method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        *((m, {"tolerance": 1e-9}) for m in SECOND_ORDER),
+        ("primal-dual", {"tolerance": 1e-8}),
+        ("one-shot", {"tolerance": 1e-9}),
+        ("one-shot", {"tolerance": 1e-9, "preconditioner": "fixed-point"}),
+        ("auxiliary-coordinates", {"tolerance": 1e-8}),
+        ("auxiliary-coordinates", {"tolerance": 1e-8, "blocks": [["y"], ["p"]], "penalty": 5.0}),
+    ],
+)
+def test_multipliers_are_adjoints_where_nothing_else_holds(method: str, options: dict[str, Any]) -> None:
     """Free parameters, no active limit: λ is the adjoint, the reduced gradient is zero."""
     program = lg.Program("tracking")
     p = program.parameter("p", [0.5, 1.5])
     y = program.state("y", guess=[1.0, 1.0])
-    program.constrain(y + 0.1 * lg.tanh(y[::-1]) == p, name="law")
+    program.constrain(y == p - 0.1 * lg.tanh(y[::-1]), name="law")
     cost = 0.3 * lg.sum(p**2)
     program.define("J", (y[0] - 1.0) ** 2 + 3 * (y[1] + 2.0) ** 2 + y[0] * y[1] + cost)
-    result = lg.minimize(program, "J", over=["p"], method=method, tolerance=1e-9)
+    result = lg.minimize(program, "J", over=["p"], method=method, **options)
     assert result.success, result.message
     solution = lg.build(program).solve(result.x, start=result.states)
     np.testing.assert_allclose(solution.gradient("J")["p"], 0.0, atol=1e-7)
@@ -87,6 +98,30 @@ def test_multipliers_are_adjoints_where_nothing_else_holds(method: str) -> None:
     np.testing.assert_allclose(result.multipliers["law"], adjoint["law"], atol=1e-6)
     assert float(result.multipliers["J"]) == float(adjoint["J"]) == 1.0
     assert result.history["distance"][-1] <= 1e-6
+
+
+@pytest.mark.parametrize("method", ["primal-dual", "auxiliary-coordinates"])
+@pytest.mark.parametrize("name", ["HS7", "HS40", "HS48"])
+def test_first_order_methods_on_hock_schittkowski(name: str, method: str) -> None:
+    result = lg.minimize(hock_schittkowski.build(name), "f", method=method)
+    assert result.success, result.message
+    assert max(hock_schittkowski.errors(name, result)) <= 2e-5
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_bound_on_a_parameter(method: str) -> None:
+    """min (y − 3)² + (q − 1)², y = 2 p, 0 <= p <= 1, q >= 2: at p = 1 the slope is 2 · 2 (2 − 3), at q = 2 it is 2."""
+    program = lg.Program("held")
+    p, q = program.parameter("p", 0.3), program.parameter("q", 2.5)
+    y = program.state("y", guess=1.0)
+    program.constrain(y == 2 * p, name="law")
+    program.define("J", (y - 3) ** 2 + (q - 1) ** 2)
+    result = lg.minimize(program, "J", over=["p", "q"], bounds={"p": (0, 1), "q": (2, None)}, method=method)
+    assert result.success, result.message
+    assert [float(result.x[k]) for k in "pq"] == pytest.approx([1.0, 2.0], abs=1e-6)
+    assert float(result.bound_multipliers["p"]) == pytest.approx(-4.0, abs=1e-5)
+    assert float(result.bound_multipliers["q"]) == pytest.approx(2.0, abs=1e-5)
+    assert float(result.multipliers["law"]) == pytest.approx(-2.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("solver", ["L-BFGS-B", "SLSQP", "trust-constr", "Newton-CG"])
@@ -180,10 +215,13 @@ def short() -> tuple[lg.Program, dict[str, Any]]:
     ("method", "case", "status"),
     [
         *((m, infeasible, "infeasible") for m in SECOND_ORDER),
+        # ten seconds each: penalties and multipliers have to grow by many powers of ten
+        pytest.param("primal-dual", infeasible, "infeasible", marks=pytest.mark.long),
+        pytest.param("auxiliary-coordinates", infeasible, "infeasible", marks=pytest.mark.long),
         *((m, unbounded, "unbounded") for m in SECOND_ORDER),
         *((m, singular, "singular") for m in FULL_SPACE),
-        *((m, dependent, "singular") for m in FULL_SPACE),
-        *((m, short, "iterations") for m in SECOND_ORDER),
+        *((m, dependent, "singular") for m in ALL if m not in ("one-shot", "reduced")),
+        *((m, short, "iterations") for m in ALL),
     ],
 )
 def test_failure_is_told(method: str, case: Any, status: str) -> None:
@@ -195,6 +233,15 @@ def test_failure_is_told(method: str, case: Any, status: str) -> None:
         assert result.nit == 3
     if case is infeasible:
         assert "constraint c is off by" in result.message
+
+
+@pytest.mark.parametrize("method", ["primal-dual", "one-shot", "auxiliary-coordinates"])
+def test_first_order_methods_never_succeed_without_a_minimum(method: str) -> None:
+    """Their steps stay short where the objective falls without end: they run out of iterations, and say so."""
+    program, arguments = unbounded()
+    result = lg.minimize(program, "f", method=method, max_iterations=30, **arguments)
+    assert (result.success, result.status) == (False, "iterations")
+    assert "worst: stationarity" in result.message
 
 
 def test_a_program_that_cannot_be_solved_fails_with_its_reason() -> None:
@@ -271,6 +318,18 @@ def test_a_maximum_is_no_minimum() -> None:
             "takes no equalities or inequalities",
         ),
         ({"method": "reduced"}, DeclarationError, "nothing is free to move"),
+        ({"method": "one-shot"}, DeclarationError, "nothing is free to move"),
+        (
+            {"over": ["x"], "method": "one-shot", "equalities": ["con1"]},
+            DeclarationError,
+            "only bounds on parameters",
+        ),
+        ({"over": ["x"], "method": "one-shot", "preconditioner": "lu"}, DeclarationError, "is not one"),
+        (
+            {"over": ["x"], "method": "auxiliary-coordinates", "blocks": [["y1", "x"]]},
+            DeclarationError,
+            "y2, con1, con2 would never move",
+        ),
     ],
 )
 def test_a_wrong_question_is_refused(arguments: dict[str, Any], error: type[Exception], text: str) -> None:

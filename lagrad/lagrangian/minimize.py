@@ -32,17 +32,18 @@ class _Method:
     needs_square: bool  # states determined by the constraints
     hidden: bool  # large inner sums may be variables of their own: sparser matrices
     options: tuple[str, ...] = ()
+    needs_program: bool = False
 
 
 SADDLES = 3  # times that a saddle is left along its direction of negative curvature
 
 METHODS: Final[dict[str, _Method]] = {
-    "reduced": _Method("reduced", 1e-6, 1000, True, False, ("solver",)),
+    "reduced": _Method("reduced", 1e-6, 1000, True, False, ("solver",), True),
     "sqp": _Method("sqp", 1e-8, 300, False, True),
     "augmented-lagrangian": _Method("augmented", 1e-8, 500, False, True, ("penalty",)),
     "primal-dual": _Method("primal_dual", 1e-6, 200_000, False, False, ("damping",)),
-    "one-shot": _Method("one_shot", 1e-8, 5000, True, False, ("preconditioner",)),
-    "auxiliary-coordinates": _Method("auxiliary", 1e-6, 5000, False, False, ("penalty", "blocks")),
+    "one-shot": _Method("one_shot", 1e-8, 5000, True, False, ("preconditioner",), True),
+    "auxiliary-coordinates": _Method("auxiliary", 1e-6, 5000, False, False, ("penalty", "blocks"), True),
 }
 
 
@@ -132,7 +133,7 @@ def minimize(
         record = Recorder(problem, watch, method, callback)
         try:
             with np.errstate(all="ignore"):  # values outside a domain are steps that are not taken
-                more = {"program": program} if method == "reduced" else {}
+                more = {"program": program} if chosen.needs_program else {}
                 while True:
                     left = int(iterations) - record.before
                     ended = module.run(record.problem, record, tolerance, left, **more, **options)
