@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,9 @@ from lagrad.linalg.blocks import BlockPattern
 from lagrad.numbers import by_name as by_name
 from lagrad.numbers import numbers as numbers
 from lagrad.program import Declared, Registry
+
+if TYPE_CHECKING:
+    from lagrad.assembly.flat import FlatCode
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int32]
@@ -64,6 +67,15 @@ class Layout:
     def m(self) -> int:
         """Scalar parameters."""
         return self.machine.m
+
+    @cached_property
+    def flat(self) -> FlatCode | None:
+        """The whole program as flat code, made when first asked for; None where a block is not explicit."""
+        if self.kind.size == 0 or self.kind.any():
+            return None
+        from lagrad.assembly.flat import flatten
+
+        return flatten(self.machine, 0, self.n)
 
     # -- which states depend on which -----------------------------------------------------------------------
     def computed_from(

@@ -2,7 +2,8 @@
 
 Takes a layout, names of outputs and parameters; gives a callable for loops and optimisers. It holds the last
 solution, so one instance belongs to one thread. A system without large blocks is solved and differentiated in
-one call into compiled code (`assembly.whole`); whatever that declines goes the ordinary way, which says why.
+one call into compiled code (`assembly.whole`), a system of explicit rows only as flat code (`assembly.flat`);
+whatever they decline goes the ordinary way, which says why.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +23,9 @@ from lagrad.errors import ConvergenceError, DeclarationError, EvaluationError, S
 from lagrad.kernel import specialised
 from lagrad.layout import Floats, Layout, several
 from lagrad.solve import Options, Solution, solve
+
+if TYPE_CHECKING:
+    from lagrad.assembly.flat import FlatCode
 
 
 def compiled_arguments(layout: Layout, options: Options) -> tuple[Any, ...]:
@@ -37,6 +41,56 @@ def compiled_arguments(layout: Layout, options: Options) -> tuple[Any, ...]:
 
 
 _NO_OUTPUTS = np.empty(0, np.int64)
+
+
+class _Explicit:
+    """Outputs at `rows` and their derivatives by parameters `cols` for a layout of explicit rows only.
+
+    What `certificate` limits holds by construction: R = 0 exactly, pivots are 1, and a multiplier is one sum of
+    products. That every number is finite and every state within its bounds is looked at; None where it is not so.
+    """
+
+    def __init__(self, layout: Layout, flat: FlatCode, rows: NDArray[Any], cols: NDArray[Any]) -> None:
+        self.layout, self.flat, self.rows, self.cols = layout, flat, rows, cols
+        self.slots = flat.where[rows]
+        self.reg = flat.values()
+        self.adj = np.empty(0)
+        self.inside = True  # whether the last values had all their derivatives
+
+    @staticmethod
+    def of(layout: Layout, rows: NDArray[Any], cols: NDArray[Any]) -> _Explicit | None:
+        """None where a block is not explicit."""
+        return None if layout.flat is None else _Explicit(layout, layout.flat, rows, cols)
+
+    def value(self, p: Floats) -> Floats | None:
+        """The outputs (k,)."""
+        self.reg[: p.size] = p
+        finite, self.inside = self.flat.evaluate(self.reg)
+        if not (finite and np.isfinite(p).all()):
+            return None
+        lower, upper = self.layout.lower, self.layout.upper
+        if lower.size:
+            u = self.reg[self.flat.where]
+            if not ((lower <= u) & (u <= upper)).all():
+                return None
+        return self.reg[self.slots]
+
+    def value_and_jacobian(self, p: Floats) -> tuple[Floats, Floats] | None:
+        """The outputs (k,) and the Jacobian (k, parameters asked for)."""
+        values = self.value(p)
+        if values is None or not self.inside:
+            return None
+        if not self.adj.size:
+            self.adj = np.zeros(self.reg.size)
+        adj, out = self.adj, np.empty((self.rows.size, self.cols.size))
+        for t, slot in enumerate(self.slots.tolist()):
+            adj[slot] = 1.0
+            certain = self.flat.pull(self.reg, adj)
+            out[t] = adj[self.cols]
+            adj[: p.size] = 0.0
+            if not certain:
+                return None
+        return values, out
 
 
 class SystemFunction:
@@ -71,7 +125,8 @@ class SystemFunction:
         self._options = options
         self._arguments: tuple[Any, ...] = ()
         self._code: Callable[..., int] | None = None
-        if not layout.pattern.large:
+        self._flat = _Explicit.of(layout, self._rows, self._cols)
+        if not self._flat and not layout.pattern.large:
             machine, pattern, k = layout.machine, layout.pattern, self._rows.size
             self._arguments = compiled_arguments(layout, options)
             self._room = Room.of(
@@ -103,6 +158,11 @@ class SystemFunction:
 
     def value(self, p: ArrayLike) -> Floats:
         """The outputs (k,) at p."""
+        if self._flat:
+            self._set(p)
+            found = self._flat.value(self._v[: self.layout.m])
+            if found is not None:
+                return found
         out = np.empty((0, self._cols.size))
         if self._compiled(p, _NO_OUTPUTS, out):
             return self._v[self._at]
@@ -111,6 +171,11 @@ class SystemFunction:
         return solution.v[self._at]
 
     def __call__(self, p: ArrayLike) -> tuple[Floats, Floats]:
+        if self._flat:
+            self._set(p)
+            both = self._flat.value_and_jacobian(self._v[: self.layout.m])
+            if both is not None:
+                return both
         out = np.empty((self._rows.size, self._cols.size))
         if self._compiled(p, self._rows, out):
             return self._v[self._at], out

@@ -593,7 +593,7 @@ def tape_partials(op, arg_a, arg_b, start, stop, out, reg, adj):
             adj[y] += w * a
         elif k == 3:  # div
             adj[x] += w * (1.0 / b)
-            adj[y] += w * (-r / b)
+            adj[y] += w * (-r * (1.0 / b))
         elif k == 4:  # neg
             adj[x] -= w
         elif k == 5:  # square
@@ -645,7 +645,7 @@ def block_partials(op, arg_a, arg_b, start, stop, out, width, reg, adj):
                 r = reg[o, i]
                 w = adj[o, i]
                 adj[x, i] += 0.0 if w == 0.0 else w * (1.0 / b)
-                adj[y, i] += 0.0 if w == 0.0 else w * (-r / b)
+                adj[y, i] += 0.0 if w == 0.0 else w * (-r * (1.0 / b))
         elif k == 4:  # neg
             for i in range(width):
                 w = adj[o, i]
@@ -709,7 +709,7 @@ def tape_seconds(op, arg_a, arg_b, start, stop, out, reg, tan, adj, adj_tan):
         elif k == 2:  # mul
             tan[o] = ta * b + tb * a
         elif k == 3:  # div
-            tan[o] = ta * (1.0 / b) + tb * (-r / b)
+            tan[o] = ta * (1.0 / b) + tb * (-r * (1.0 / b))
         elif k == 4:  # neg
             tan[o] = -ta
         elif k == 5:  # square
@@ -753,8 +753,8 @@ def tape_seconds(op, arg_a, arg_b, start, stop, out, reg, tan, adj, adj_tan):
             adj[x] += 0.0 if w == 0.0 else w * (1.0 / b)
             adj_tan[x] += 0.0 if wt == 0.0 else wt * (1.0 / b)
             adj_tan[x] += 0.0 if w == 0.0 else w * (tb * (-1.0 / (b * b)))
-            adj[y] += 0.0 if w == 0.0 else w * (-r / b)
-            adj_tan[y] += 0.0 if wt == 0.0 else wt * (-r / b)
+            adj[y] += 0.0 if w == 0.0 else w * (-r * (1.0 / b))
+            adj_tan[y] += 0.0 if wt == 0.0 else wt * (-r * (1.0 / b))
             adj_tan[y] += 0.0 if w == 0.0 else w * (ta * (-1.0 / (b * b)) + tb * (2.0 * r / (b * b)))
         elif k == 4:  # neg
             adj[x] -= w
@@ -802,7 +802,7 @@ def block_seconds(op, arg_a, arg_b, start, stop, out, width, reg, tan, adj, adj_
                 r = reg[o, i]
                 ta = tan[x, i]
                 tb = tan[y, i]
-                tan[o, i] = ta * (1.0 / b) + tb * (-r / b)
+                tan[o, i] = ta * (1.0 / b) + tb * (-r * (1.0 / b))
         elif k == 4:  # neg
             for i in range(width):
                 ta = tan[x, i]
@@ -869,8 +869,8 @@ def block_seconds(op, arg_a, arg_b, start, stop, out, width, reg, tan, adj, adj_
                 adj[x, i] += 0.0 if w == 0.0 else w * (1.0 / b)
                 adj_tan[x, i] += 0.0 if wt == 0.0 else wt * (1.0 / b)
                 adj_tan[x, i] += 0.0 if w == 0.0 else w * (tb * (-1.0 / (b * b)))
-                adj[y, i] += 0.0 if w == 0.0 else w * (-r / b)
-                adj_tan[y, i] += 0.0 if wt == 0.0 else wt * (-r / b)
+                adj[y, i] += 0.0 if w == 0.0 else w * (-r * (1.0 / b))
+                adj_tan[y, i] += 0.0 if wt == 0.0 else wt * (-r * (1.0 / b))
                 adj_tan[y, i] += 0.0 if w == 0.0 else w * (ta * (-1.0 / (b * b)) + tb * (2.0 * r / (b * b)))
         elif k == 4:  # neg
             for i in range(width):

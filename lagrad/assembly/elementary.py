@@ -25,6 +25,7 @@ from lagrad.kernel import inlined, internal
 
 NEAR = 1e5  # |a| below which sin and cos are computed here
 MODEST = 700.0  # |a| below which exp is
+STRETCH = 256  # numbers that are looked at, then computed
 
 TWO_OVER_PI = 0.6366197723675814
 P1 = float.fromhex("0x1.921fb54400000p+0")
@@ -200,3 +201,50 @@ def block_cosine_partial(reg, adj, x, o, width):
         for i in range(width):
             w = adj[o, i]
             adj[x, i] += 0.0 if w == 0.0 else w * -sine(reg[x, i])
+
+
+@inlined
+def _all_within(x, lo, hi, limit):
+    inside = True
+    for i in range(lo, hi):
+        inside = inside and abs(x[i]) < limit
+    return inside
+
+
+@internal
+def sines(x, out):
+    """out = sin(x), in stretches that stay in the nearest cache."""
+    for lo in range(0, x.size, STRETCH):
+        hi = min(lo + STRETCH, x.size)
+        if _all_within(x, lo, hi, NEAR):
+            for i in range(lo, hi):
+                out[i] = _near_sine(x[i])
+        else:
+            for i in range(lo, hi):
+                out[i] = sine(x[i])
+
+
+@internal
+def cosines(x, out):
+    """out = cos(x)."""
+    for lo in range(0, x.size, STRETCH):
+        hi = min(lo + STRETCH, x.size)
+        if _all_within(x, lo, hi, NEAR):
+            for i in range(lo, hi):
+                out[i] = _turned(x[i], 1.0)
+        else:
+            for i in range(lo, hi):
+                out[i] = cosine(x[i])
+
+
+@internal
+def exponentials(x, out):
+    """out = exp(x)."""
+    for lo in range(0, x.size, STRETCH):
+        hi = min(lo + STRETCH, x.size)
+        if _all_within(x, lo, hi, MODEST):
+            for i in range(lo, hi):
+                out[i] = _raised(x[i])
+        else:
+            for i in range(lo, hi):
+                out[i] = exponential(x[i])

@@ -482,8 +482,11 @@ def rows_jacobian(start, stop, tapes, terms, rows, nnz_u, reg, adj, v, out, magn
 
 @inlined
 def _explicit_value(r, tapes, terms, rows, reg, v):
-    """f of a row u == f, that is u - R/sign = -sign * (sum of terms); a total of -0.0 gives 0.0."""
-    total = 0.0
+    """f of a row u == f: the sum of -sign * weight * term, since R = sign * u + sum of weight * term.
+
+    The sum begins with -0.0, which adds nothing to any number, so that u == f has the sign of f also where f is zero.
+    """
+    total = -0.0 if rows.ptr[r + 1] > rows.ptr[r] else 0.0
     for p in range(rows.ptr[r], rows.ptr[r + 1]):
         e = rows.term[p]
         t = terms.template[e]
@@ -495,8 +498,8 @@ def _explicit_value(r, tapes, terms, rows, reg, v):
         for j in range(c):
             reg[k + j] = terms.const[consts + j]
         tape_values(tapes.op, tapes.a, tapes.b, first, last, k + c, reg)
-        total += terms.weight[e] * reg[k + c + last - first - 1]
-    return 0.0 - rows.sign[r] * total
+        total += -rows.sign[r] * terms.weight[e] * reg[k + c + last - first - 1]
+    return total
 
 
 @internal

@@ -194,7 +194,7 @@ COMMON: Final[tuple[Primitive, ...]] = (
     _primitive(
         "div",
         "a / b",
-        ("1.0 / b", "-r / b"),
+        ("1.0 / b", "-r * (1.0 / b)"),  # one division for both
         ("0.0", "-1.0 / (b * b)", "2.0 * r / (b * b)"),
         "a / b",
         "a / b",

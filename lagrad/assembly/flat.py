@@ -1,0 +1,310 @@
+"""Flat code: a run of explicit rows as one list of operations, sorted so that equal ones stand together.
+
+Takes a machine and a range of rows that are all u == f, in order; gives `FlatCode`: every operation of every row as
+(opcode, slot, slot), each writing a slot of its own. The generated sweeps (`assembly.flat_sweeps`) run it forward for
+values and backward for adjoints. Knows no names, and judges nothing but whether numbers are finite.
+
+Slots. One array holds the inputs (variables that the run does not compute), the constants (each once) and the
+operations. The state of a row *is* the slot of the last operation of its row; a row of several terms ends in a SUM.
+The adjoint of that slot is the multiplier of the row: R = u - f has pivot 1, so R_uᵀ λ = J_uᵀ says that λ is the seed
+plus what all users of u pass on.
+
+Order. Operations are sorted by level (one more than the highest of their operands), then by opcode, stably. A group is
+one opcode of one level: a loop without dispatch, 28 operations long in a random scalar DAG. Where the operands of a
+stretch lie in consecutive slots, as everywhere in array statements, it is a group of its own, and array arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lagrad.assembly.flat_sweeps import WIDTH, flat_adjoints, flat_values
+from lagrad.assembly.machine import Machine
+from lagrad.expr.primitives import COMMON_END, PRIMITIVES
+from lagrad.kernel import inlined, kernel
+
+Index = NDArray[np.int32]
+Floats = NDArray[np.float64]
+
+SUM = len(PRIMITIVES)  # opcode of a sum of products with constants
+STRETCH = 16  # operations with operands in order from which on they are a group of their own
+_BINARY = np.array([p.arity == 2 for p in PRIMITIVES])
+
+
+class Code(NamedTuple):
+    """The operations, as `flat_sweeps` reads them. q of them."""
+
+    level_ptr: Index  # (levels+1,) into groups
+    group_ptr: Index  # (groups+1,) into operations
+    group_op: Index  # (groups,)
+    group_form: Index  # (groups,)
+    arg_a: Index  # (q,)
+    arg_b: Index  # (q,)
+    args: Index  # (places,) slots
+    coefs: Floats  # (places,)
+
+
+@dataclass(frozen=True, eq=False)
+class FlatCode:
+    """Rows [start, stop) of a machine, ready to run."""
+
+    start: int
+    stop: int
+    inputs: Index  # (inputs,) index into v of each
+    constants: Floats
+    where: Index  # (stop - start,) slot of each row's state
+    code: Code
+
+    @property
+    def base(self) -> int:
+        """The first slot of an operation."""
+        return self.inputs.size + self.constants.size
+
+    @property
+    def operations(self) -> int:
+        """How many there are."""
+        return self.code.arg_a.size
+
+    def values(self) -> Floats:
+        """Room for a value per slot, with the constants in it."""
+        reg = np.zeros(self.base + self.operations)
+        reg[self.inputs.size : self.base] = self.constants
+        return reg
+
+    def evaluate(self, reg: Floats) -> tuple[bool, bool]:
+        """Run forward from the inputs in `reg`; whether every state is finite, and the rest as `flat_values` says."""
+        finite, inside = flat_values(*self.code, self.base, reg, reg.view(np.int64), np.empty((2, WIDTH)))
+        # an operation inside a row may well overflow: 1 / (1 + exp(1000)) is 0
+        return finite or bool(np.isfinite(reg[self.where]).all()), inside
+
+    def pull(self, reg: Floats, adj: Floats, clear: bool = True) -> bool:
+        """Run backward: adj (slots,), with seeds in it, becomes the adjoints of the inputs; whether all are finite.
+
+        With `clear` those of all other slots are 0 afterwards; without, they stay to be read, in `where` the
+        multipliers of the rows.
+        """
+        inputs, base = self.inputs.size, self.base
+        bits, spare = adj.view(np.int64), np.empty((2, WIDTH))
+        finite, _ = flat_adjoints(*self.code, inputs, base, reg, adj, bits, spare, clear)
+        adj[inputs:base] = 0.0
+        return finite and bool(np.isfinite(adj[:inputs]).all())
+
+
+def flatten(machine: Machine, start: int, stop: int) -> FlatCode:
+    """The flat code of rows [start, stop), all explicit."""
+    tapes, terms, rows = machine.tapes, machine.terms, machine.rows
+    m, n = machine.m, machine.n
+    whole = start == 0 and stop == n
+    own = np.arange(rows.ptr[start], rows.ptr[stop]) if not whole else slice(None)
+    term = rows.term[own]
+    lengths = np.diff(tapes.ptr)[terms.template[term]]
+    room = int(lengths.sum()) + stop - start
+    if whole:
+        inputs = np.arange(m, dtype=np.int32)
+        consts = terms.const.size
+    else:
+        counts = np.diff(terms.leaf_ptr)[term]
+        first = np.repeat(terms.leaf_ptr[:-1][term] - np.cumsum(counts) + counts, counts)
+        leaf = np.unique(terms.leaf[first + np.arange(first.size)])
+        inputs = leaf[(leaf < m + start) | (leaf >= m + stop)].astype(np.int32)
+        consts = int(np.diff(terms.const_ptr)[term].sum())
+    slot_of = np.empty(m + n, np.int32)
+    slot_of[inputs] = np.arange(inputs.size, dtype=np.int32)
+    table = np.full(1 << max(4, (2 * consts + 2).bit_length()), -1, np.int32)
+    bits = np.empty(consts + 1, np.int64)
+    op, a, b = np.empty((3, room), np.int32)
+    args, coefs = np.empty(term.size, np.int32), np.empty(term.size)
+    q, places, constants = _expand(
+        start, stop, m, inputs.size, tapes, terms, rows, terms.const.view(np.int64),
+        slot_of, table, bits, op, a, b, args, coefs,
+    )  # fmt: skip
+    args, coefs = args[:places].copy(), coefs[:places].copy()
+    where = slot_of[m + start : m + stop].copy()
+    del table, slot_of
+    level, spare, order = np.empty((3, q), np.int32)
+    count = np.zeros(q + 2, np.int32)
+    arg_a, arg_b = np.empty((2, q), np.int32)
+    group = np.empty((3, q + 1), np.int32)
+    level_ptr = np.empty(q + 2, np.int32)
+    levels, groups = _sort(
+        inputs.size, constants, _BINARY, op[:q], a, b, args, where, level, spare, order, count,
+        np.zeros(SUM + 2, np.int32), arg_a, arg_b, level_ptr, group,
+    )  # fmt: skip
+    code = Code(
+        level_ptr[: levels + 1].copy(), group[0, : groups + 1].copy(), group[1, :groups].copy(),
+        group[2, :groups].copy(), arg_a, arg_b, args, coefs,
+    )  # fmt: skip
+    return FlatCode(start, stop, inputs, bits[:constants].view(np.float64).copy(), where, code)
+
+
+@inlined
+def _constant(value, table, bits, known):
+    """The number of the constant with these bits, added if it is new (then it is `known`)."""
+    mask = table.size - 1
+    mixed = np.uint64(value) * np.uint64(0x9E3779B97F4A7C15)
+    place = np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask))
+    while table[place] >= 0:
+        if bits[table[place]] == value:
+            return np.int64(table[place])
+        place = (place + 1) & mask
+    table[place] = known
+    bits[known] = value
+    return known
+
+
+@kernel
+def _expand(
+    start, stop, m, inputs, tapes, terms, rows, const_bits, slot_of, table, bits, op, arg_a, arg_b, args, coefs
+):  # fmt: skip
+    # slot_of (m+n,): slots of the inputs; those of the run's states are written. Operation t has slot inputs + t for
+    # now, constant c the number -1 - c. Returns the numbers of operations, places and constants.
+    q, places, known = 0, 0, 0
+    for r in range(start, stop):
+        opening = places
+        result = np.int64(-1)
+        alone = rows.ptr[r + 1] - rows.ptr[r] == 1
+        for p in range(rows.ptr[r], rows.ptr[r + 1]):
+            e = rows.term[p]
+            t = terms.template[e]
+            k, c = tapes.leaves[t], tapes.consts[t]
+            leaves, consts = terms.leaf_ptr[e], terms.const_ptr[e]
+            first, last = tapes.ptr[t], tapes.ptr[t + 1]
+            before = inputs + q - k - c
+            for s in range(first, last):
+                op[q] = tapes.op[s]
+                for side in range(2):
+                    reg = tapes.a[s] if side == 0 else tapes.b[s]
+                    if reg < k:
+                        slot = np.int64(slot_of[terms.leaf[leaves + reg]])
+                    elif reg < k + c:
+                        number = _constant(const_bits[consts + reg - k], table, bits, known)
+                        known = max(known, number + 1)
+                        slot = -1 - number
+                    else:
+                        slot = before + reg
+                    if side == 0:
+                        arg_a[q] = slot
+                    else:
+                        arg_b[q] = slot
+                q += 1
+            if last > first:
+                result = inputs + q - 1
+            elif k == 1:
+                result = np.int64(slot_of[terms.leaf[leaves]])
+            else:
+                number = _constant(const_bits[consts], table, bits, known)
+                known = max(known, number + 1)
+                result = -1 - number
+            # R = sign u + sum of weight * term, so u = sum of -sign * weight * term
+            coef = -rows.sign[r] * terms.weight[e]
+            if not (alone and coef == 1.0 and last > first):
+                args[places] = result
+                coefs[places] = coef
+                places += 1
+        if places > opening or not alone:
+            op[q], arg_a[q], arg_b[q] = SUM, opening, places - opening
+            result = inputs + q
+            q += 1
+        slot_of[rows.lhs[r]] = result
+    return q, places, known
+
+
+@kernel
+def _sort(
+    inputs, constants, binary, op, a, b, args, where, level, spare, order, count, by_op, arg_a, arg_b, level_ptr, group
+):  # fmt: skip
+    # op, a, b, args, where as `_expand` leaves them; level, spare, order (q,), count (q+2,) and by_op (SUM+2,), both
+    # zero: scratch. Written: arg_a, arg_b (q,), level_ptr (q+2,), group (3, q+1): pointer, opcode, form; args and
+    # where with final slots.
+    # Returns the numbers of levels and groups.
+    q = op.size
+    base = inputs + constants
+    levels = np.int32(0)
+    for t in range(q):
+        above = np.int32(-1)
+        if op[t] == SUM:
+            for s in range(a[t], a[t] + b[t]):
+                if args[s] >= inputs:
+                    above = max(above, level[args[s] - inputs])
+        else:
+            if a[t] >= inputs:
+                above = level[a[t] - inputs]
+            if b[t] >= inputs:
+                above = max(above, level[b[t] - inputs])
+        level[t] = above + 1
+        levels = max(levels, above + 2)
+    # by opcode, then stably by level
+    for t in range(q):
+        by_op[op[t] + 1] += 1
+        count[level[t] + 1] += 1
+    for k in range(SUM + 1):
+        by_op[k + 1] += by_op[k]
+    for t in range(q):
+        spare[by_op[op[t]]] = t
+        by_op[op[t]] += 1
+    for i in range(levels):
+        count[i + 1] += count[i]
+    for i in range(q):
+        t = spare[i]
+        order[count[level[t]]] = t
+        count[level[t]] += 1
+    for i in range(q):
+        spare[order[i]] = base + i
+    for s in range(args.size):
+        args[s] = _final(args[s], inputs, spare)
+    for r in range(where.size):
+        where[r] = _final(where[r], inputs, spare)
+    for i in range(q):
+        t = order[i]
+        if op[t] == SUM:
+            arg_a[i], arg_b[i] = a[t], b[t]
+        else:
+            arg_a[i], arg_b[i] = _final(a[t], inputs, spare), _final(b[t], inputs, spare)
+    groups, floor = 0, np.int32(-1)
+    lo = 0
+    while lo < q:
+        k, l = op[order[lo]], level[order[lo]]
+        hi = lo + 1
+        while hi < q and op[order[hi]] == k and level[order[hi]] == l:
+            hi += 1
+        if l != floor:
+            level_ptr[l] = groups
+            floor = l
+        opened = lo
+        i = lo
+        while k < COMMON_END and i + STRETCH <= hi:
+            # the longest stretch from i on whose operands each stay or move on by one slot
+            da, db = arg_a[i + 1] - arg_a[i], arg_b[i + 1] - arg_b[i]
+            j = i + 1
+            if 0 <= da <= 1 and 0 <= db <= 1 and da + db > 0:
+                while j < hi and arg_a[j] - arg_a[j - 1] == da and arg_b[j] - arg_b[j - 1] == db:
+                    j += 1
+            if j - i < STRETCH:
+                i = max(i + 1, j - 1)
+                continue
+            if opened < i:
+                group[0, groups], group[1, groups], group[2, groups] = opened, k, 0
+                groups += 1
+            group[0, groups], group[1, groups] = i, k
+            group[2, groups] = 1 if da == db or not binary[k] else (2 if db == 1 else 3)
+            groups += 1
+            opened = i = j
+        if opened < hi:
+            group[0, groups], group[1, groups], group[2, groups] = opened, k, 0
+            groups += 1
+        lo = hi
+    group[0, groups] = q
+    level_ptr[levels] = groups
+    return levels, groups
+
+
+@inlined
+def _final(slot, inputs, position):
+    """The slot of an operand, once operations are in order: position (q,)."""
+    if slot >= inputs:
+        return position[slot - inputs]
+    return np.int32(slot if slot >= 0 else inputs - 1 - slot)
