@@ -234,6 +234,32 @@ def test_rounding_and_comparing_at_the_jump_is_numpys() -> None:
         assert [float(view.subs(a, sympy.Rational(float(x)))) for x in ties] == list(reg[1])
 
 
+SATURATED = {
+    "tanh": [(30.0,), (-25.0,), (300.0,)],
+    "expit": [(40.0,), (-40.0,), (600.0,), (1e-9,)],
+    "arctan2": [(3e200, 4e200), (-3e-200, 4e-200), (5.0, 1e190), (1e160, 2.0)],
+    "arcsinh": [(1e180,), (-3e170,)],
+    "arccosh": [(1e180,), (3e170,)],
+}
+
+
+@pytest.mark.parametrize("name", SATURATED)
+def test_partials_keep_their_relative_accuracy_at_the_ends(name: str) -> None:
+    # 1 - tanh(30)² is 3.5e-26 and rounds to 0 from the value; a² + b² overflows from 1e154 on.
+    primitive = PRIMITIVES[OPCODE[name]]
+    for point in SATURATED[name]:
+        leaves = np.array([point if len(point) == 2 else (*point, 0.5)]).T.copy()
+        adj = run([(name, 0, 1)], leaves, np.zeros((2, 1)))[1]
+        with mpmath.workdps(500):
+            f = exact(primitive)
+            at = [mpmath.mpf(x) for x in point]
+            for k in range(primitive.arity):
+                # exact to 100 digits: the third derivative beside the first is at most 1 / (least argument)²
+                h = mpmath.mpf(10) ** -100 * max(map(abs, at))
+                two = [f(*(x + s * h * (i == k) for i, x in enumerate(at))) for s in (1, -1)]
+                assert_close(float(adj[k, 0]), (two[0] - two[1]) / (2 * h), 4e-15, 1e-300)
+
+
 def test_nan_is_not_lost() -> None:
     nan = np.full((2, 1), math.nan)
     for first, second in ((math.nan, 1.0), (1.0, math.nan)):

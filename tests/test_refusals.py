@@ -29,6 +29,7 @@ from fixtures import (
 import lagrad as lg
 from lagrad.errors import (
     BlockError,
+    CertificateError,
     ConvergenceError,
     DeclarationError,
     EvaluationError,
@@ -297,6 +298,22 @@ def test_a_system_function_refuses_what_is_no_number() -> None:
     again, slope_again = function([1.0])
     np.testing.assert_allclose(again, good, rtol=1e-14)
     np.testing.assert_allclose(slope_again, slope, rtol=1e-12)
+
+
+def test_a_derivative_that_overflows_is_refused_by_the_fast_call_too() -> None:
+    """z = 1e200 · (1e200 p / 1e200)·…: partials of 1e200 each, a finite value, a derivative of 1e400."""
+    program = lg.Program("overflow")
+    p = program.parameter("p", 1e-300)
+    y = program.state("y", guess=1.0)
+    program.constrain(y + 1e-9 * y**3 == 1e200 * p, name="large")
+    program.define("z", 1e200 * y)
+    system = lg.build(program)
+    function = system.function(of=["z"], wrt=["p"])
+    for _ in range(2):
+        with pytest.raises(CertificateError):
+            function([1e-300])
+    batch = system.solve_many({"p": [1e-300, 2e-300]}, of=["z"])
+    assert not batch.ok.any() and all(isinstance(e, CertificateError) for e in batch.errors.values())
 
 
 # -- singular blocks ---------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from lagrad.assembly.elementary import (
     exponential,
     sine,
 )
-from lagrad.assembly.special import digamma, expit, logaddexp, polygamma2, polygamma3, trigamma
+from lagrad.assembly.special import digamma, expit, logaddexp, polygamma2, polygamma3, sech2, trigamma
 from lagrad.kernel import inlined, internal
 
 
@@ -188,11 +188,11 @@ def rare_partials(k, a, b, r, w):
     elif k == 29:  # cosh
         fa = math.sinh(a)
     elif k == 30:  # tanh
-        fa = (1.0 - r) * (1.0 + r)
+        fa = sech2(a)
     elif k == 31:  # arcsinh
-        fa = 1.0 / math.sqrt(a * a + 1.0)
+        fa = 1.0 / math.hypot(a, 1.0)
     elif k == 32:  # arccosh
-        fa = 1.0 / math.sqrt((a - 1.0) * (a + 1.0))
+        fa = 1.0 / (math.sqrt(a - 1.0) * math.sqrt(a + 1.0))
     elif k == 33:  # arctanh
         fa = 1.0 / ((1.0 - a) * (1.0 + a))
     elif k == 34:  # erf
@@ -200,7 +200,7 @@ def rare_partials(k, a, b, r, w):
     elif k == 35:  # erfc
         fa = -1.1283791670955126 * exponential(-a * a)
     elif k == 36:  # expit
-        fa = r * (1.0 - r)
+        fa = r * expit(-a)
     elif k == 37:  # gammaln
         fa = digamma(a)
     elif k == 38:  # digamma
@@ -211,8 +211,8 @@ def rare_partials(k, a, b, r, w):
         fa = 0.0 if b == 0.0 else b * a ** (b - 1.0)
         fb = 0.0 if a == 0.0 and b > 0.0 else r * math.log(a)
     elif k == 41:  # arctan2
-        fa = b / (a * a + b * b)
-        fb = -a / (a * a + b * b)
+        fa = b / math.hypot(a, b) / math.hypot(a, b)
+        fb = -a / math.hypot(a, b) / math.hypot(a, b)
     elif k == 42:  # hypot
         fa = a / r if r != 0.0 else 1.0
         fb = b / r if r != 0.0 else 0.0
@@ -282,11 +282,11 @@ def rare_tangent(k, a, b, r, ta, tb):
     elif k == 29:  # cosh
         d = ta * math.sinh(a)
     elif k == 30:  # tanh
-        d = ta * ((1.0 - r) * (1.0 + r))
+        d = ta * sech2(a)
     elif k == 31:  # arcsinh
-        d = ta * (1.0 / math.sqrt(a * a + 1.0))
+        d = ta * (1.0 / math.hypot(a, 1.0))
     elif k == 32:  # arccosh
-        d = ta * (1.0 / math.sqrt((a - 1.0) * (a + 1.0)))
+        d = ta * (1.0 / (math.sqrt(a - 1.0) * math.sqrt(a + 1.0)))
     elif k == 33:  # arctanh
         d = ta * (1.0 / ((1.0 - a) * (1.0 + a)))
     elif k == 34:  # erf
@@ -294,7 +294,7 @@ def rare_tangent(k, a, b, r, ta, tb):
     elif k == 35:  # erfc
         d = ta * (-1.1283791670955126 * exponential(-a * a))
     elif k == 36:  # expit
-        d = ta * (r * (1.0 - r))
+        d = ta * (r * expit(-a))
     elif k == 37:  # gammaln
         d = ta * digamma(a)
     elif k == 38:  # digamma
@@ -305,8 +305,8 @@ def rare_tangent(k, a, b, r, ta, tb):
         d = ta * (0.0 if b == 0.0 else b * a ** (b - 1.0))
         d += tb * (0.0 if a == 0.0 and b > 0.0 else r * math.log(a))
     elif k == 41:  # arctan2
-        d = ta * (b / (a * a + b * b))
-        d += tb * (-a / (a * a + b * b))
+        d = ta * (b / math.hypot(a, b) / math.hypot(a, b))
+        d += tb * (-a / math.hypot(a, b) / math.hypot(a, b))
     elif k == 42:  # hypot
         d = ta * (a / r if r != 0.0 else 1.0)
         d += tb * (b / r if r != 0.0 else 0.0)
@@ -410,14 +410,14 @@ def rare_seconds(k, a, b, r, ta, tb, w, wt):
         fa = math.sinh(a)
         da = ta * r
     elif k == 30:  # tanh
-        fa = (1.0 - r) * (1.0 + r)
-        da = ta * (-2.0 * r * (1.0 - r) * (1.0 + r))
+        fa = sech2(a)
+        da = ta * (-2.0 * r * sech2(a))
     elif k == 31:  # arcsinh
-        fa = 1.0 / math.sqrt(a * a + 1.0)
-        da = ta * (-a / ((a * a + 1.0) * math.sqrt(a * a + 1.0)))
+        fa = 1.0 / math.hypot(a, 1.0)
+        da = ta * (-a / math.hypot(a, 1.0) / (a * a + 1.0))
     elif k == 32:  # arccosh
-        fa = 1.0 / math.sqrt((a - 1.0) * (a + 1.0))
-        da = ta * (-a / ((a - 1.0) * (a + 1.0) * math.sqrt((a - 1.0) * (a + 1.0))))
+        fa = 1.0 / (math.sqrt(a - 1.0) * math.sqrt(a + 1.0))
+        da = ta * (-a / (math.sqrt(a - 1.0) * math.sqrt(a + 1.0)) / ((a - 1.0) * (a + 1.0)))
     elif k == 33:  # arctanh
         fa = 1.0 / ((1.0 - a) * (1.0 + a))
         da = ta * (2.0 * a / ((1.0 - a) * (1.0 + a) * (1.0 - a) * (1.0 + a)))
@@ -428,8 +428,8 @@ def rare_seconds(k, a, b, r, ta, tb, w, wt):
         fa = -1.1283791670955126 * exponential(-a * a)
         da = ta * (2.2567583341910251 * a * exponential(-a * a))
     elif k == 36:  # expit
-        fa = r * (1.0 - r)
-        da = ta * (r * (1.0 - r) * (1.0 - 2.0 * r))
+        fa = r * expit(-a)
+        da = ta * (-r * expit(-a) * math.tanh(0.5 * a))
     elif k == 37:  # gammaln
         fa = digamma(a)
         da = ta * trigamma(a)
@@ -447,12 +447,20 @@ def rare_seconds(k, a, b, r, ta, tb, w, wt):
         db = ta * (0.0 if a == 0.0 and b > 1.0 else a ** (b - 1.0) * (1.0 + b * math.log(a)))
         db += tb * (0.0 if a == 0.0 and b > 0.0 else r * math.log(a) * math.log(a))
     elif k == 41:  # arctan2
-        fa = b / (a * a + b * b)
-        da = ta * (-2.0 * a * b / ((a * a + b * b) * (a * a + b * b)))
-        da += tb * ((a - b) * (a + b) / ((a * a + b * b) * (a * a + b * b)))
-        fb = -a / (a * a + b * b)
-        db = ta * ((a - b) * (a + b) / ((a * a + b * b) * (a * a + b * b)))
-        db += tb * (2.0 * a * b / ((a * a + b * b) * (a * a + b * b)))
+        fa = b / math.hypot(a, b) / math.hypot(a, b)
+        da = ta * (
+            -2.0 * (a / math.hypot(a, b) / math.hypot(a, b)) * (b / math.hypot(a, b) / math.hypot(a, b))
+        )
+        da += tb * (
+            ((a - b) / math.hypot(a, b) / math.hypot(a, b)) * ((a + b) / math.hypot(a, b) / math.hypot(a, b))
+        )
+        fb = -a / math.hypot(a, b) / math.hypot(a, b)
+        db = ta * (
+            ((a - b) / math.hypot(a, b) / math.hypot(a, b)) * ((a + b) / math.hypot(a, b) / math.hypot(a, b))
+        )
+        db += tb * (
+            2.0 * (a / math.hypot(a, b) / math.hypot(a, b)) * (b / math.hypot(a, b) / math.hypot(a, b))
+        )
     elif k == 42:  # hypot
         fa = a / r if r != 0.0 else 1.0
         da = ta * ((b / r) * (b / r) / r if r != 0.0 else 0.0)

@@ -32,7 +32,7 @@ BLOCK_VALUES = {"sin": "block_sine", "cos": "block_cosine", "exp": "block_expone
 BLOCK_PARTIALS = {"sin": "block_sine_partial", "cos": "block_cosine_partial"}
 ARRAY_VALUES = {"sin": "sines", "cos": "cosines", "exp": "exponentials"}
 ARRAY_PARTIALS = {"sin": ("cosines", ""), "cos": ("sines", "-")}
-SPECIAL = ("digamma", "expit", "logaddexp", "polygamma2", "polygamma3", "trigamma")
+SPECIAL = ("digamma", "expit", "logaddexp", "polygamma2", "polygamma3", "sech2", "trigamma")
 
 HEADER = '''\
 """Kernels that run one template's tape; `python -m lagrad.assembly.generate` writes them from the table.

@@ -48,6 +48,7 @@ def _names() -> dict[str, Any]:
         "__builtins__": {}, "abs": np.abs, "math": math, "np": np, "near": _near, "expit": special.expit,
         "logaddexp": np.logaddexp, "digamma": special.digamma,
         "trigamma": lambda a: special.polygamma(1, a), "polygamma2": lambda a: special.polygamma(2, a),
+        "polygamma3": lambda a: special.polygamma(3, a), "sech2": lambda a: np.cosh(a) ** -2.0,
     }  # fmt: skip
 
 

@@ -115,10 +115,12 @@ def solve_and_differentiate(
             return REFUSED
     total[:] = 0.0
     minus_transposed_times(n, k, rows.b_ptr, rows.b_col, nnz_u, data, lam, total)
+    finite = 0.0
     for t in range(k):
         for j in range(inputs.size):
             out[t, j] = total[inputs[j] * k + t]
-    return DONE
+            finite += 0.0 * out[t, j]
+    return DONE if finite == 0.0 else REFUSED  # finite partials, and a product of them that overflows
 
 
 @kernel

@@ -245,6 +245,7 @@ def _scope() -> dict[str, Any]:
         "polygamma2": lambda x: special.polygamma(2, x),
         "polygamma3": lambda x: special.polygamma(3, x),
         "expit": special.expit,
+        "sech2": lambda x: 1.0 / np.cosh(x) ** 2,
         "logaddexp": np.logaddexp,
     }
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.errors import ExpressionError, ShapeError
+from lagrad.errors import ExpressionError, LagradError, ShapeError
 from lagrad.expr.graph import CONSTANT, Graph
 from lagrad.expr.instead import INSTEAD, LISTED
 from lagrad.expr.primitives import OPCODE, PRIMITIVES
@@ -506,6 +506,10 @@ class Expression:
             )
         try:
             return handler(*args, **kwargs)
+        except LagradError:
+            raise
+        except ValueError as unfit:  # NumPy's own, of node numbers in the user's shapes
+            raise misfit(func.__name__, args, unfit) from None
         except TypeError:
             try:
                 inspect.signature(handler).bind(*args, **kwargs)
@@ -519,6 +523,27 @@ class Expression:
         from lagrad.expr.text import expression_text
 
         return expression_text(self)
+
+
+def misfit(function: str, args: Any, unfit: ValueError) -> ShapeError:
+    """The error of arguments that do not fit together in a function of NumPy, with the shapes they have."""
+    single = len(args) == 1 and isinstance(args[0], (list, tuple))
+    got = [_shape(a) for a in (args[0] if single else args)]
+    text = str(unfit)
+    text = text[:1].lower() + text[1:].rstrip(".")
+    return ShapeError(
+        f"numpy.{function}", got[0] if len(got) == 1 else got, f"shapes that fit ({text})",
+        "Give every part its shape first, as in x.reshape(1) for a single number."
+        if "dimension" in text and () in got else "",
+    )  # fmt: skip
+
+
+def _shape(x: Any) -> Any:
+    """The shape of an array, expression or number; of anything else, and of options, what it is."""
+    try:
+        return x if isinstance(x, (str, int)) and not isinstance(x, bool) else np.shape(x)
+    except (ValueError, TypeError):
+        return [_shape(part) for part in x]
 
 
 class Constraint:

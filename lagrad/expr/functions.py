@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lagrad.errors import LagradError
 from lagrad.expr import expression as ex
 from lagrad.expr.expression import graph_of
 from lagrad.expr.primitives import OPCODE, PRIMITIVES
@@ -174,4 +175,9 @@ def _joined(function: Callable[..., Any], parts: Any, axis: Any) -> Any:
     g = graph_of(parts)
     if g is None:
         return function(parts, axis=axis)
-    return ex.wrap(g, function([ex.lift(g, p).array_ids for p in parts], axis=axis))
+    try:
+        return ex.wrap(g, function([ex.lift(g, p).array_ids for p in parts], axis=axis))
+    except ValueError as unfit:
+        raise (
+            unfit if isinstance(unfit, LagradError) else ex.misfit(function.__name__, (parts,), unfit)
+        ) from None

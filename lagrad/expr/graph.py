@@ -68,7 +68,9 @@ class Graph:
         self.values = array("d")
         self.args = array("i")
         self.coefs = array("d")
-        self.known: dict[float, int] = {}  # constants seen in scalar arithmetic, by value
+        self.known: dict[
+            float | str, int
+        ] = {}  # constants seen in scalar arithmetic, by value; zeros by sign
         #: whoever can name leaves, for printing: has .parameter_name(i), .state_name(i)
         self.names: Any = None
 
@@ -92,11 +94,11 @@ class Graph:
             return found
         if value == 0.0:
             key = "-0" if str(value)[0] == "-" else "0"
-            found = self.known.get(key)  # type: ignore[call-overload]
+            found = self.known.get(key)
             if found is not None:
                 return found
             made = self._constant(value)
-            self.known[key] = made  # type: ignore[index]
+            self.known[key] = made
             return made
         made = self._constant(value)
         self.known[value] = made

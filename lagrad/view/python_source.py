@@ -191,6 +191,8 @@ class _Fill(ast.NodeTransformer):
         order = _POLYGAMMA.get(getattr(function, "id", ""))
         if order is not None:
             return call("polygamma", ast.Constant(order), *arguments)
+        if getattr(function, "id", "") == "sech2":
+            return ast.BinOp(ONE, ast.Div(), ast.BinOp(call("cosh", *arguments), ast.Pow(), ast.Constant(2)))
         return ast.Call(function, arguments, [])
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
