@@ -448,19 +448,11 @@ def rare_seconds(k, a, b, r, ta, tb, w, wt):
         db += tb * (0.0 if a == 0.0 and b > 0.0 else r * math.log(a) * math.log(a))
     elif k == 41:  # arctan2
         fa = b / math.hypot(a, b) / math.hypot(a, b)
-        da = ta * (
-            -2.0 * (a / math.hypot(a, b) / math.hypot(a, b)) * (b / math.hypot(a, b) / math.hypot(a, b))
-        )
-        da += tb * (
-            ((a - b) / math.hypot(a, b) / math.hypot(a, b)) * ((a + b) / math.hypot(a, b) / math.hypot(a, b))
-        )
+        da = ta * (-2.0 * a / math.hypot(a, b) * b / math.hypot(a, b) / math.hypot(a, b) ** 2)
+        da += tb * ((a - b) / math.hypot(a, b) * (a + b) / math.hypot(a, b) / math.hypot(a, b) ** 2)
         fb = -a / math.hypot(a, b) / math.hypot(a, b)
-        db = ta * (
-            ((a - b) / math.hypot(a, b) / math.hypot(a, b)) * ((a + b) / math.hypot(a, b) / math.hypot(a, b))
-        )
-        db += tb * (
-            2.0 * (a / math.hypot(a, b) / math.hypot(a, b)) * (b / math.hypot(a, b) / math.hypot(a, b))
-        )
+        db = ta * ((a - b) / math.hypot(a, b) * (a + b) / math.hypot(a, b) / math.hypot(a, b) ** 2)
+        db += tb * (2.0 * a / math.hypot(a, b) * b / math.hypot(a, b) / math.hypot(a, b) ** 2)
     elif k == 42:  # hypot
         fa = a / r if r != 0.0 else 1.0
         da = ta * ((b / r) * (b / r) / r if r != 0.0 else 0.0)

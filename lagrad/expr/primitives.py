@@ -649,9 +649,9 @@ OTHERS: Final[tuple[Primitive, ...]] = (
         "math.atan2(a, b)",
         ("b / math.hypot(a, b) / math.hypot(a, b)", "-a / math.hypot(a, b) / math.hypot(a, b)"),
         (
-            "-2.0 * (a / math.hypot(a, b) / math.hypot(a, b)) * (b / math.hypot(a, b) / math.hypot(a, b))",
-            "((a - b) / math.hypot(a, b) / math.hypot(a, b)) * ((a + b) / math.hypot(a, b) / math.hypot(a, b))",
-            "2.0 * (a / math.hypot(a, b) / math.hypot(a, b)) * (b / math.hypot(a, b) / math.hypot(a, b))",
+            "-2.0 * a / math.hypot(a, b) * b / math.hypot(a, b) / math.hypot(a, b) ** 2",
+            "(a - b) / math.hypot(a, b) * (a + b) / math.hypot(a, b) / math.hypot(a, b) ** 2",
+            "2.0 * a / math.hypot(a, b) * b / math.hypot(a, b) / math.hypot(a, b) ** 2",
         ),
         "np.arctan2(a, b)",
         "sympy.atan2(a, b)",
