@@ -202,7 +202,7 @@ class Differentiator:
         twice: bool = False,
     ) -> Callable[[], Certificate]:
         layout, at, error = self.layout, self.at, info.overall
-        if self._doubtful:
+        if self._doubtful or info.refactored:
             active = self._active_twice if twice else self._active
             if mode == "tangent":
                 related = layout.computed_from(np.arange(layout.n) if asked is None else asked, active)
@@ -215,7 +215,9 @@ class Differentiator:
             if undefined.any():
                 raise self._undefined(int(np.flatnonzero(undefined)[0]))
             concerned = np.logical_or.reduceat(related, layout.ptr[:-1])
-            check_regular(layout, at.factors.status, at.rcond, self.multiple, concerned)
+            # a factor that had to be replaced may have been too far away to tell a singular block
+            rcond = info.factors.condition() if info.refactored else at.rcond
+            check_regular(layout, info.factors.status, rcond, self.multiple, concerned)
         check_linear(mode, error)
 
         def certificate() -> Certificate:

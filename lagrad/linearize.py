@@ -14,7 +14,7 @@ listed in `undefined`. A derivative in which such a row has a part is not one; t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -45,6 +45,17 @@ class Undefined:
 NOTHING_UNDEFINED = Undefined(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What solving left behind: in the rows of some large blocks R, magnitudes and partials at the solution."""
+
+    groups: frozenset[int]  # those large blocks, by their group of the machine
+    v: Floats  # (m+n,) the point, a copy
+    residual: Floats  # (n,)
+    magnitude: Floats  # (n,)
+    data: Floats  # (nnz,)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Linearization:
     """R_u and R_p at one point v, with factors of R_u."""
@@ -64,14 +75,24 @@ class Linearization:
         lent: Mapping[int, SparseFactor] | None = None,
         typical: Mapping[int, Floats] | None = None,
         leave_out: bool = False,
+        far: Collection[int] = (),
+        evaluated: Evaluated | None = None,
     ) -> Linearization:
         """Evaluate all partials at v and factor; `lent`: factors of nearby Jacobians, by large block.
+
+        `far`: the large blocks of which only the pivots of the lent factor serve. `evaluated`: what need not be
+        evaluated again.
 
         `typical`: magnitudes of the rows of blocks that were accepted as multiple roots, by block; they stand
         in place of those at v, which vanish with the states there. `leave_out`: see the module's first lines.
         """
         layout.pattern.counters.add("evaluations")
-        residual, magnitude, data = layout.machine.jacobian(v)
+        if evaluated is None or not np.array_equal(v, evaluated.v):
+            residual, magnitude, data = layout.machine.jacobian(v)
+        else:
+            residual, magnitude = evaluated.residual.copy(), evaluated.magnitude.copy()
+            data = evaluated.data.copy()
+            layout.machine.jacobian_beside(evaluated.groups, v, residual, magnitude, data)
         undefined = _leave_out(layout, v, residual, magnitude, data) if leave_out else NOTHING_UNDEFINED
         for block, sizes in (typical or {}).items():
             magnitude[layout.ptr[block] : layout.ptr[block + 1]] = sizes
@@ -81,7 +102,7 @@ class Linearization:
             residual,
             magnitude,
             data,
-            layout.pattern.factor(data[: layout.machine.nnz_u], lent),
+            layout.pattern.factor(data[: layout.machine.nnz_u], lent, far),
             undefined,
         )
 
@@ -121,13 +142,21 @@ class Linearization:
         )  # fmt: skip
         return out
 
+    @cached_property
+    def own_factors(self) -> BlockFactors:
+        """Factors of this very Jacobian: for many right-hand sides cheaper than to refine them all."""
+        return self.factors.own()
+
     def adjoint(self, seeds: Floats) -> tuple[Floats, Residuals]:
         """λ with R_uᵀ λ = seeds, for seeds (n,) or (n, k)."""
-        return self.factors.solve_refined(seeds, transpose=True)
+        return self._factors_for(seeds).solve_refined(seeds, transpose=True)
 
     def tangent(self, rhs: Floats) -> tuple[Floats, Residuals]:
         """x with R_u x = rhs, for rhs (n,) or (n, k)."""
-        return self.factors.solve_refined(rhs)
+        return self._factors_for(rhs).solve_refined(rhs)
+
+    def _factors_for(self, rhs: Floats) -> BlockFactors:
+        return self.factors if rhs.ndim == 1 or rhs.shape[1] == 1 else self.own_factors
 
 
 def _leave_out(layout: Layout, v: Floats, residual: Floats, magnitude: Floats, data: Floats) -> Undefined:

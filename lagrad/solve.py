@@ -25,14 +25,15 @@ from lagrad.expr.expression import Expression
 from lagrad.ladder import Attempt as Attempt
 from lagrad.ladder import Newton, climb, doubt
 from lagrad.layout import Layout
-from lagrad.linalg.blocks import LargeBlock
+from lagrad.linalg.blocks import REFINEMENT, LargeBlock, more_steps
 from lagrad.linalg.sparse import REGULAR, Counters, SparseFactor
-from lagrad.linearize import Linearization
+from lagrad.linearize import Evaluated, Linearization
 from lagrad.watch import OutOfTime, Watch
 
 Floats = NDArray[np.float64]
 
 EXPLICIT = 0
+CHORD = forward.QUADRATIC  # most that one step on old factors may leave of the error for another to be taken
 STRIDE = 4096  # blocks between two looks at the clock
 WORST = 3  # residuals that a message names
 CLIMBED_FROM = (forward.TOO_MANY_ITERATIONS, forward.SINGULAR_ITERATE, forward.STALLED)
@@ -163,7 +164,11 @@ class Solution:
     multiple: NDArray[np.bool_] = field(repr=False)  # (n_blocks,) blocks at a multiple root
     lent: Mapping[int, SparseFactor] = field(repr=False)  # Newton's last factors of large blocks
     converged: bool = True
-    typical: Mapping[int, Floats] = field(default_factory=dict, repr=False)  # see `Linearization.at`
+    typical: Mapping[int, Floats] = field(
+        default_factory=dict, repr=False
+    )  # see `Linearization.at`, also for these:
+    far: frozenset[int] = field(default=frozenset(), repr=False)
+    evaluated: Evaluated | None = field(default=None, repr=False)
 
     def __getitem__(self, name: str | Expression) -> Any:
         index, shape = self.layout.find_value(name)
@@ -207,7 +212,7 @@ class Solution:
     @cached_property
     def linearization(self) -> Linearization:
         """The partials at the solution, factored; large blocks on Newton's last factors."""
-        return Linearization.at(self.layout, self.v, self.lent, self.typical, leave_out=True)
+        return Linearization.at(self.layout, self.v, self.lent, self.typical, True, self.far, self.evaluated)
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -405,6 +410,8 @@ class _Run:
         self.large_from = min((b.hi - b.lo for _, b in self.large.values()), default=machine.n + 1)
         self.begin_with, self.counters = lent, counters
         self.lent: dict[int, SparseFactor] = {}
+        self.far: set[int] = set()
+        self.evaluated: set[int] = set()
         self.typical: dict[int, Floats] = {}
         self.attempts = {block: list(attempts) for block, attempts in tried.items()}
         self.doubts: dict[int, str] = {}
@@ -446,7 +453,14 @@ class _Run:
             layout, self.watch.seconds, self.iterations, block_residual, self.attempts, self.counters
         )
         multiple = self.status == forward.MULTIPLE_ROOT
-        return Solution(layout, self.v, report, multiple, self.lent, typical=self.typical)
+        groups = frozenset(self.large[block][0] for block in self.evaluated)
+        evaluated = (
+            Evaluated(groups, self.v.copy(), self.residual, self.magnitude, self.data) if groups else None
+        )
+        return Solution(
+            layout, self.v, report, multiple, self.lent,
+            typical=self.typical, far=frozenset(self.far), evaluated=evaluated,
+        )  # fmt: skip
 
     def sweep(self, first: int, stop: int, cold: bool) -> int:
         """Blocks [first, stop) in compiled code; the first that is large or fails, or `stop`."""
@@ -480,8 +494,14 @@ class _Run:
     def newton_large(self, b: int, cold: bool) -> None:
         newton = self.large_newton(b)
         self.status[b], self.iterations[b] = newton.run(cold, self.options)
+        for known in (self.far, self.evaluated):
+            known.discard(b)
         if newton.factor is not None:
             self.lent[b] = newton.factor
+            if newton.far():
+                self.far.add(b)
+        if self.status[b] == forward.SOLVED:
+            self.evaluated.add(b)
 
     def climb(self, b: int) -> None:
         """The ladder for block b, from where solving began, from where Newton ended, and from the guess."""
@@ -512,6 +532,7 @@ class _Run:
                 block, starts, int(self.status[b]), run, attempts,
                 options.max_iterations, options.tolerance, self.watch,
             )  # fmt: skip
+        self.evaluated.discard(b)  # the ladder evaluates at other points as well
         self.status[b], self.iterations[b] = climbed.status, climbed.iterations
         if climbed.typical is not None:
             self.typical[b] = climbed.typical
@@ -633,6 +654,9 @@ class _LargeNewton:
         self.rows = slice(block.lo, block.hi)
         self.u = v[layout.m + block.lo : layout.m + block.hi]  # a view: writing it moves v
         self.factor: SparseFactor | None = None
+        self.factored: Floats | None = None  # the values that it is of
+        self.gain = 1.0  # what another step on the factor at hand would leave of the error
+        self.bend = np.inf  # what a Newton step left, per length
 
     def evaluate(self) -> bool:
         """R, magnitudes and partials of the block at v; whether all are numbers."""
@@ -653,6 +677,12 @@ class _LargeNewton:
     def within(self, bound: float) -> bool:
         return bool((np.abs(self.residual[self.rows]) <= bound * self.magnitude[self.rows]).all())
 
+    def evaluate_residual(self) -> bool:
+        """R of the block at v, nothing else; whether all are numbers."""
+        self.layout.pattern.counters.add("residuals")
+        self.layout.machine.group_residual(self.group, self.v, self.residual)
+        return bool(np.isfinite(self.residual[self.rows]).all())
+
     def factorize(self) -> bool:
         entries, block, near = self.entries, self.block, self.near if self.factor is None else self.factor
         if near is not None:
@@ -660,6 +690,7 @@ class _LargeNewton:
         else:
             values = partial(_reference_values, self.layout, block)
             self.factor = block.reference.factor(entries, block.pattern, values)
+        self.factored = entries
         return self.factor.status == REGULAR
 
     def solve(self, rhs: Floats) -> Floats:
@@ -688,6 +719,23 @@ class _LargeNewton:
             return forward.NOT_FINITE, 0
         scale = layout.scale[self.rows]
         damping, contraction, expected = 1.0, 1.0, np.inf
+        if self.near is not None and self.near.status == REGULAR and not self.within(exact):
+            # warm: factors from a solution nearby may do, if one step on them leaves little of the next
+            self.factor, before = self.near, self.u.copy()
+            weight = np.maximum(np.abs(before), scale)
+            step = self.solve(-self.residual[self.rows])
+            length = float((np.abs(step) / weight).max())
+            if length < np.inf and not self.step(before, step, 1.0) and self.evaluate_residual():
+                correction = self.solve(-self.residual[self.rows])
+                after = float((np.abs(correction) / weight).max())
+                if after <= CHORD * length:
+                    self.gain = after / length
+                    if self.keep(correction, after, weight):
+                        return forward.SOLVED, 1
+                    before = self.u.copy()
+            self.u[:] = before
+            self.evaluate()
+            self.factor = None
         for it in range(options.max_iterations + 1):
             if self.within(exact):
                 return self._simple(contraction), it
@@ -704,6 +752,7 @@ class _LargeNewton:
                 return forward.SINGULAR_ITERATE, it
             if length > 2.0 * expected:
                 contraction = 1.0
+            self.gain = min(1.0, 2.0 * self.bend * length)
             noisy = self.within(noise)
             damping = min(1.0, 4.0 * damping)
             correction, after = step, length
@@ -732,6 +781,14 @@ class _LargeNewton:
                 expected = after
                 if not self.within(noise):
                     contraction = after / length
+                    # at the root the factors are as far off as the step was long; on the way, half as far
+                    self.gain, self.bend = 2.0 * contraction, contraction / length
+                    if contraction <= CHORD and self.pays(correction):
+                        if self.keep(correction, after, weight):
+                            return forward.SOLVED, it + 1
+                        self.evaluate()
+                        expected = np.inf
+                        continue
                 small = bool((np.abs(correction) <= forward.STEP * np.abs(self.u)).all())
                 if small and contraction <= forward.QUADRATIC and self.within(options.tolerance):
                     before = self.u.copy()
@@ -744,12 +801,75 @@ class _LargeNewton:
                         self.evaluate()
         return forward.TOO_MANY_ITERATIONS, options.max_iterations
 
+    def left(self, step: Floats) -> float:
+        """The largest change of a state relative to its size in a step, 1 at most."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            change = np.where(step == 0.0, 0.0, np.abs(step) / np.abs(self.u))
+        return min(1.0, float(change.max()))
+
+    def pays(self, step: Floats) -> bool:
+        """Whether going on with the factor at hand is cheaper than a new one; `step` is the next.
+
+        The factor at hand leaves `gain` of the error in each step, one for the next point about gain² of it, and
+        so takes half as many steps. In both cases a step is a solve and a residual.
+        """
+        assert self.factor is not None
+        steps = more_steps(self.left(step), self.gain, 0.25 * forward.EPS)
+        residual = self.layout.machine.group_operations[self.group] / self.factor.entries
+        return 0.5 * steps * (1.0 + residual) < self.factor.price
+
+    def keep(self, correction: Floats, after: float, weight: Floats) -> bool:
+        """Steps on the factor at hand, `correction` first, of length `after`, while each is far shorter than the last.
+
+        Whether the block is solved at their end, by all that is asked of a solution; if not, residual and partials
+        are to be evaluated anew.
+        """
+        exact, noise = forward.EXACT * forward.EPS, forward.NOISE * forward.EPS
+        while True:
+            before = self.u.copy()
+            if self.step(before, correction, 1.0) or not self.evaluate_residual():
+                self.u[:] = before
+                return False
+            if self.left(correction) * self.gain <= 0.25 * forward.EPS:
+                break
+            correction = self.solve(-self.residual[self.rows])
+            if self.within(
+                exact
+            ):  # what is left is smooth, as rounding is not, and the last step costs no more
+                self.u += correction
+                break
+            reached = float((np.abs(correction) / weight).max())
+            self.gain = reached / after
+            if not self.gain <= CHORD:
+                break
+            after = reached
+            if not self.pays(correction):
+                return False
+        return self.within(noise) and self.evaluate() and self.within(noise)
+
+    def far(self) -> bool:
+        """Whether the Jacobian at the solution is to be factored for what is solved there with it.
+
+        That is where refinement with the factor at hand would cost more; and where a partial is zero in one of the two
+        and not in the other, for then a multiplier that is zero would come out as rounding.
+        """
+        assert self.factor is not None
+        if self.factor.status != REGULAR:
+            return False
+        if self.factored is not None and ((self.factored == 0.0) != (self.entries == 0.0)).any():
+            return True
+        refinements = max(0.0, more_steps(1.0, self.gain, forward.EPS) - 1.0)
+        return (
+            REFINEMENT * (refinements + 1.0) - 1.0 > self.factor.price
+        )  # and the residual of the first solution
+
     def _simple(self, contraction: float) -> int:
         """SOLVED, or MULTIPLE_ROOT by the test that ends `assembly.forward._newton`."""
         if contraction <= forward.QUADRATIC:
             return forward.SOLVED
         if not self.factorize():
             return forward.MULTIPLE_ROOT
+        self.gain = 0.0
         start, block = self.u.copy(), self.block
         step = self.solve(forward.NOISE * forward.EPS * self.magnitude[self.rows])
         weight = np.maximum(np.abs(start), self.layout.scale[self.rows])

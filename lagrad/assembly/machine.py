@@ -17,7 +17,9 @@ of each row.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,25 +121,7 @@ class Machine:
         """
         residual, magnitude, data = np.empty(self.n), np.empty(self.n), np.zeros(self.nnz)
         if self.row_major or self.terms.row.size < FEW_TERMS:
-            large = [0, *(k for block in self.group_rows for k in block), self.n]
-            reg, adj = np.empty((2, self.registers))
-            for start, stop in zip(large[0::2], large[1::2], strict=True):
-                rows_jacobian(
-                    start,
-                    stop,
-                    self.tapes,
-                    self.terms,
-                    self.rows,
-                    self.nnz_u,
-                    reg,
-                    adj,
-                    v,
-                    residual,
-                    magnitude,
-                    data,
-                )
-            for group in range(1, len(self.group_rows) + 1):
-                self.group_jacobian(group, v, residual, magnitude, data)
+            self.jacobian_beside((), v, residual, magnitude, data)
             return residual, magnitude, data
         _start_jacobian(0, self.n, self.rows, v, residual, magnitude, data)
         _jacobian(
@@ -145,6 +129,44 @@ class Machine:
             v, residual, magnitude, data,
         )  # fmt: skip
         return residual, magnitude, data
+
+    def jacobian_beside(
+        self, groups: Collection[int], v: Floats, residual: Floats, magnitude: Floats, data: Floats
+    ) -> None:
+        """Complete R, magnitudes and partials, of which the rows of some large blocks, `groups`, are there already."""
+        if self.row_major or self.terms.row.size < FEW_TERMS:
+            reg, adj = np.empty((2, self.registers))
+            for start, stop in self._beside():
+                rows_jacobian(
+                    start, stop, self.tapes, self.terms, self.rows, self.nnz_u, reg, adj,
+                    v, residual, magnitude, data,
+                )  # fmt: skip
+        else:
+            rows = self.rows
+            for start, stop in self._beside():
+                data[rows.a_ptr[start] : rows.a_ptr[stop]] = 0.0
+                data[self.nnz_u + rows.b_ptr[start] : self.nnz_u + rows.b_ptr[stop]] = 0.0
+                _start_jacobian(start, stop, rows, v, residual, magnitude, data)
+            lo, hi = int(self.groups[0]), int(self.groups[1])
+            _jacobian(
+                lo, hi, self.segments, self.tapes, self.terms, *self._scratch(), v, residual, magnitude, data
+            )
+        for group in range(1, len(self.group_rows) + 1):
+            if group not in groups:
+                self.group_jacobian(group, v, residual, magnitude, data)
+
+    def _beside(self) -> list[tuple[int, int]]:
+        """The rows [start, stop) between the large blocks."""
+        ends = [0, *(k for block in self.group_rows for k in block), self.n]
+        return list(zip(ends[0::2], ends[1::2], strict=True))
+
+    @cached_property
+    def group_operations(self) -> list[int]:
+        """Reads of leaves and operations of one evaluation of R, of each group."""
+        tapes = self.tapes
+        work = (np.diff(tapes.ptr) + tapes.leaves)[self.terms.template].astype(np.int64)
+        before = np.append(0, np.cumsum(work))
+        return np.diff(before[self.segments[self.groups]]).tolist()
 
     def group_residual(self, group: int, v: Floats, out: Floats) -> None:
         """R of the rows of one large block, into their places of `out` (n,)."""

@@ -115,7 +115,8 @@ def condition_large(indptr: Ints, indices: Ints, n: int, data: Floats, factor: S
         estimate = total
         z = factor.solve(np.where(y >= 0.0, 1.0, -1.0) / c, transpose=True) / r
         best = int(np.argmax(np.abs(z)))
-        if abs(z[best]) <= z @ x or best == vertex:
+        # not z @ x: on long vectors BLAS wakes its threads, which takes longer than the product
+        if abs(z[best]) <= float((z * x).sum()) or best == vertex:
             break
         vertex = best
         x = np.zeros(n)

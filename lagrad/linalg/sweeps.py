@@ -224,18 +224,156 @@ def residual_rows(
         for t in range(m):
             residual[k * m + t] = b[k * m + t]
             size[k * m + t] = abs(b[k * m + t])
+    if m == 1 and transpose:
+        for k in range(lo, hi):
+            x0 = x[k]
+            for s in range(start[k], split[k]):
+                i = indices[s]
+                v = data[s] * x0
+                residual[i] -= v
+                size[i] += abs(v)
+            for s in range(max(start[k], split[k]), indptr[k + 1]):
+                i = indices[s]
+                a = data[s]
+                v = a * x0
+                residual[i] -= v
+                size[i] += abs(v)
+                largest[i] = max(largest[i], abs(a))
+        return
+    if m == 1:
+        for k in range(lo, hi):
+            r0 = residual[k]
+            z0 = size[k]
+            g = 0.0
+            for s in range(start[k], split[k]):
+                v = data[s] * x[indices[s]]
+                r0 -= v
+                z0 += abs(v)
+            for s in range(max(start[k], split[k]), indptr[k + 1]):
+                a = data[s]
+                v = a * x[indices[s]]
+                r0 -= v
+                z0 += abs(v)
+                g = max(g, abs(a))
+            residual[k] = r0
+            size[k] = z0
+            largest[k] = g
+        return
     for k in range(lo, hi):
-        for s in range(start[k], indptr[k + 1]):
-            a = data[s]
-            # the row of the residual, and the unknown that this entry multiplies
+        for s in range(max(start[k], split[k]), indptr[k + 1]):
             i = indices[s] if transpose else k
-            j = k if transpose else indices[s]
-            if s >= split[k] and abs(a) > largest[i]:
-                largest[i] = abs(a)
-            for t in range(m):
-                v = a * x[j * m + t]
-                residual[i * m + t] -= v
-                size[i * m + t] += abs(v)
+            largest[i] = max(largest[i], abs(data[s]))
+    if m == 8 and transpose:
+        for k in range(lo, hi):
+            j = k * 8
+            x0 = x[j]
+            x1 = x[j + 1]
+            x2 = x[j + 2]
+            x3 = x[j + 3]
+            x4 = x[j + 4]
+            x5 = x[j + 5]
+            x6 = x[j + 6]
+            x7 = x[j + 7]
+            for s in range(start[k], indptr[k + 1]):
+                a = data[s]
+                i = indices[s] * 8
+                v0 = a * x0
+                v1 = a * x1
+                v2 = a * x2
+                v3 = a * x3
+                v4 = a * x4
+                v5 = a * x5
+                v6 = a * x6
+                v7 = a * x7
+                residual[i] -= v0
+                size[i] += abs(v0)
+                residual[i + 1] -= v1
+                size[i + 1] += abs(v1)
+                residual[i + 2] -= v2
+                size[i + 2] += abs(v2)
+                residual[i + 3] -= v3
+                size[i + 3] += abs(v3)
+                residual[i + 4] -= v4
+                size[i + 4] += abs(v4)
+                residual[i + 5] -= v5
+                size[i + 5] += abs(v5)
+                residual[i + 6] -= v6
+                size[i + 6] += abs(v6)
+                residual[i + 7] -= v7
+                size[i + 7] += abs(v7)
+    elif m == 8:
+        for k in range(lo, hi):
+            i = k * 8
+            r0 = residual[i]
+            z0 = size[i]
+            r1 = residual[i + 1]
+            z1 = size[i + 1]
+            r2 = residual[i + 2]
+            z2 = size[i + 2]
+            r3 = residual[i + 3]
+            z3 = size[i + 3]
+            r4 = residual[i + 4]
+            z4 = size[i + 4]
+            r5 = residual[i + 5]
+            z5 = size[i + 5]
+            r6 = residual[i + 6]
+            z6 = size[i + 6]
+            r7 = residual[i + 7]
+            z7 = size[i + 7]
+            for s in range(start[k], indptr[k + 1]):
+                a = data[s]
+                j = indices[s] * 8
+                v0 = a * x[j]
+                r0 -= v0
+                z0 += abs(v0)
+                v1 = a * x[j + 1]
+                r1 -= v1
+                z1 += abs(v1)
+                v2 = a * x[j + 2]
+                r2 -= v2
+                z2 += abs(v2)
+                v3 = a * x[j + 3]
+                r3 -= v3
+                z3 += abs(v3)
+                v4 = a * x[j + 4]
+                r4 -= v4
+                z4 += abs(v4)
+                v5 = a * x[j + 5]
+                r5 -= v5
+                z5 += abs(v5)
+                v6 = a * x[j + 6]
+                r6 -= v6
+                z6 += abs(v6)
+                v7 = a * x[j + 7]
+                r7 -= v7
+                z7 += abs(v7)
+            residual[i] = r0
+            size[i] = z0
+            residual[i + 1] = r1
+            size[i + 1] = z1
+            residual[i + 2] = r2
+            size[i + 2] = z2
+            residual[i + 3] = r3
+            size[i + 3] = z3
+            residual[i + 4] = r4
+            size[i + 4] = z4
+            residual[i + 5] = r5
+            size[i + 5] = z5
+            residual[i + 6] = r6
+            size[i + 6] = z6
+            residual[i + 7] = r7
+            size[i + 7] = z7
+    else:
+        for k in range(lo, hi):
+            for s in range(start[k], indptr[k + 1]):
+                a = data[s]
+                # the row of the residual, and the unknown that this entry multiplies
+                i = (indices[s] if transpose else k) * m
+                j = (k if transpose else indices[s]) * m
+                for t in range(m):
+                    v = a * x[j + t]
+                    residual[i + t] -= v
+                    size[i + t] += abs(v)
 
 
 @kernel
