@@ -5,10 +5,12 @@ Counted, not timed. Answers are compared to the last bit, and with SciPy's Newto
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
@@ -117,3 +119,43 @@ def test_pivots_that_do_not_serve_are_replaced_and_then_kept_along_a_chain():
         counters = solution.report.counters
         assert (counters.rejections, counters.factorizations) == expected
         start = solution
+
+
+@pytest.mark.parametrize("mode", ["adjoint", "tangent"])
+@pytest.mark.parametrize("many", [2, 7, 8, 9, 21])
+def test_many_columns_take_one_factorization(mode: str, many: int) -> None:
+    """Whole panels of columns and what is left over, against the dense inverse."""
+    solution = lg.build(bratu.build(N, HERE)).solve()
+    u, h2 = solution["u"].ravel(), 1 / (N + 1) ** 2
+    matrix = bratu.negative_laplacian(N).toarray() - np.diag(h2 * HERE.ravel() * np.exp(u))
+    truth = np.linalg.solve(matrix, np.diag(h2 * np.exp(u)))  # du/dlam
+    places = [(3 * k) % (N * N) for k in range(many)]
+    names = [f"[{k // N},{k % N}]" for k in places]
+    counters = solution.layout.pattern.counters
+    before = dataclasses.replace(counters)
+    found = solution.jacobian([f"u{n}" for n in names], [f"lam{n}" for n in names], mode=mode)
+    table = np.array([[found[f"u{a}", f"lam{b}"][0, 0] for b in names] for a in names])
+    np.testing.assert_allclose(table, truth[np.ix_(places, places)], rtol=1e-11)
+    done = counters - before
+    assert done.factorizations == 0 and done.refactorizations <= 1 and done.evaluations <= 1
+
+
+def test_a_linearization_evaluates_no_large_block_again():
+    system = lg.build(bratu.build(N, HERE))
+    solution = system.solve()
+    at = solution.linearization
+    residual, magnitude, data = system.layout.machine.jacobian(solution.v)
+    assert np.array_equal(at.data, data) and np.array_equal(at.magnitude, magnitude)
+    assert np.array_equal(at.residual, residual)
+    # at another point nothing of it is taken over
+    moved = dataclasses.replace(solution, v=solution.v * 1.01)
+    assert np.array_equal(moved.linearization.data, system.layout.machine.jacobian(moved.v)[2])
+
+
+def test_old_factors_serve_for_several_steps_and_end_at_the_same_root():
+    lam = 5.0 * HERE / HERE.max()
+    solution = lg.build(bratu.build(N, HERE)).solve({"lam": lam})
+    np.testing.assert_allclose(solution["u"], reference(lam), rtol=1e-13)
+    counters = solution.report.counters
+    assert counters.residuals >= 3 and counters.refactorizations <= 3
+    assert solution.certificate.residual < 1e-15
