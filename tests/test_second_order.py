@@ -107,6 +107,7 @@ def chained(n: int, dense_max: int = 48) -> lg.Solution:
     program.constrain(y**3 + y == x + a * lg.sin(x))
     program.define("obj", lg.sum((y[1:] * y[:-1]) ** 2) + lg.sum(lg.exp(-y * a)))
     program.define("other", lg.sum(x) ** 3)  # dense, but no part of obj
+    program.define("far", x[0] * x[-1])
     return lg.build(program, dense_max=dense_max).solve()
 
 
@@ -158,6 +159,27 @@ def test_what_cannot_be_coupled_is_not_in_the_pattern() -> None:
     x = np.abs(np.subtract.outer(np.arange(30), np.arange(30))) <= 1
     assert (pattern[:30, :30] == x).all() and pattern[30].all() and pattern[:, 30].all()
     assert (coupled(layout, layout.find_output("other")[0], columns).toarray() != 0.0)[:30, :30].all()
+
+
+def test_coupling_through_definitions() -> None:
+    """obj = Σ z³ with z_k = sin x_k + sin x_{k+1}, by hand."""
+    program = lg.Program("through")
+    at = np.linspace(0.3, 1.2, 9)
+    x = program.parameter("x", at)
+    y = program.define("y", lg.sin(x))
+    z = program.define("z", y[1:] + y[:-1])
+    program.define("obj", lg.sum(z**3))
+    hessian = lg.build(program).solve().hessian("obj", sparse=True)["x", "x"]
+    sums, slope = np.sin(at[1:]) + np.sin(at[:-1]), np.cos(at)
+    expected = np.diag(6.0 * sums * slope[1:] * slope[:-1], 1)
+    expected += expected.T
+    around, squares = (
+        np.append(sums, 0.0) + np.append(0.0, sums),
+        np.append(sums, 0.0) ** 2 + np.append(0.0, sums) ** 2,
+    )
+    expected += np.diag(6.0 * around * slope**2 - 3.0 * squares * np.sin(at))
+    np.testing.assert_allclose(hessian.toarray(), expected, rtol=1e-12, atol=1e-14)
+    assert hessian.nnz == 9 + 2 * 8
 
 
 def test_large_blocks_couple_what_moves_them() -> None:

@@ -4,6 +4,7 @@
     matching             maximum matching: a constraint for each state; structural rank
     dulmage_mendelsohn   over-, well- and under-determined parts, in connected pieces
     blocks               strongly connected components in block lower triangular order
+    colouring            which columns of a symmetric matrix can share a product
 
 All arrays of indices are int32. Importing this package imports Numba: import it where a system is built.
 """
