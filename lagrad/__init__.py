@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from lagrad.frontends.functions import vjp as vjp
     from lagrad.frontends.implicit import fixed_point as fixed_point
     from lagrad.frontends.implicit import implicit as implicit
+    from lagrad.frontends.model_file import load_model as load_model
     from lagrad.frontends.trace import trace as trace
     from lagrad.frontends.trace import zeros as zeros
     from lagrad.lagrangian.minimize import minimize as minimize
@@ -102,6 +103,7 @@ _LAZY = {
     "minimize": "lagrad.lagrangian.minimize",
     "MinimizeResult": "lagrad.lagrangian.result",
     "lagrangian_function": "lagrad.lagrangian.numeric",
+    "load_model": "lagrad.frontends.model_file",
     "trace": "lagrad.frontends.trace",
     "zeros": "lagrad.frontends.trace",
     "implicit": "lagrad.frontends.implicit",
@@ -179,6 +181,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "lagrangian_function",
+    "load_model",
     "log",
     "log1p",
     "log2",

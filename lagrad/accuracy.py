@@ -1,6 +1,7 @@
 """How far a solved point and a gradient there may be from the truth, in numbers that are meant as bounds.
 
-Takes a Linearization; gives uncertainties of v and bounds on the absolute error of gradients. Knows positions, no
+Takes a Linearization; gives uncertainties of v, bounds on the absolute error of first derivatives and multipliers, and
+estimates for second derivatives. Knows positions, no
 names; refuses nothing. Costs two solves and a pass over the terms per parameter and five Jacobians: computed when
 read, never before.
 
@@ -21,6 +22,7 @@ larger change there stands.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -36,6 +38,7 @@ Floats = NDArray[np.float64]
 
 EPS: Final = float(np.finfo(np.float64).eps)
 SAFETY: Final = 2.0  # on the sum of the three: what second order and the rounding of the bound itself add
+ESTIMATE: Final = 8.0  # on the largest change of a second derivative over four perturbed points
 MOVES: Final = 3  # Jacobians with all numbers moved in their last places
 SLICE: Final = 1 << 20  # numbers in one slice of directions
 
@@ -133,18 +136,81 @@ def gradient_bound(at: Linearization, seed: Floats, lam: Floats, cols: NDArray[A
     return np.where(np.isfinite(out), out, np.inf)
 
 
+def multiplier_bound(at: Linearization, seed: Floats, lam: Floats) -> Floats:
+    """A bound (n,) on the absolute error of λ itself: that of a gradient by s in R(u, p) = s, where dJ/ds = λ.
+
+    u̇ for the i-th s is R_u⁻¹ e_i, and no partial by s is in doubt. Two solves per constraint.
+    """
+    import scipy.sparse as sp
+
+    layout, machine = at.layout, at.layout.machine
+    n, m, rows, nnz = layout.n, layout.m, machine.rows, machine.nnz_u
+    s, entries, size = doubt(at), entry_doubt(at), np.abs(lam)
+    by_state = sp.csr_array((at.data[:nnz], rows.a_col, rows.a_ptr), shape=(n, n))
+    doubt_u = sp.csr_array((entries[:nnz], rows.a_col, rows.a_ptr), shape=(n, n))
+    weights = np.abs(seed - by_state.T @ lam) + doubt_u.T @ size
+    out = np.zeros(n)
+    with np.errstate(all="ignore"):
+        width = max(1, SLICE // max(n + m, 1))
+        for lo in range(0, n, width):
+            ones = np.eye(n, min(width, n - lo), -lo)
+            tangent = at.tangent(ones)[0]
+            still = np.zeros((m, ones.shape[1]))
+            turned = hessian_times(machine, at.v, lam, np.concatenate([still, tangent]))[m:]
+            out[lo : lo + width] = weights @ np.abs(tangent) + s @ np.abs(at.adjoint(turned)[0])
+        for there in _nearby(at, lam, s):
+            change = np.abs(there.adjoint(seed)[0] - lam)
+            out = np.maximum(out, np.where(np.isnan(change), np.inf, change))
+        out = SAFETY * out
+    return np.where(np.isfinite(out), out, np.inf)
+
+
+def product_estimate(at: Linearization, seed: Floats, directions: Floats) -> Floats:
+    """An estimate (m, k) of the absolute error of H ṗ, for directions (m, k); inf where there is none.
+
+    Not a bound: third derivatives are not at hand. The product is computed again where s moves the point, with the
+    partials moved by random parts of E, and the largest change counts `ESTIMATE` times.
+    """
+    here = hessian_product(at, seed, directions)
+    entries, worst = entry_doubt(at), 16.0 * EPS * np.abs(here)
+    random = np.random.default_rng(3)
+    lam = at.adjoint(seed)[0]
+    with np.errstate(all="ignore"):
+        for there in _nearby(at, lam, doubt(at)):
+            data = there.data + entries * random.choice([-1.0, 1.0], entries.size)
+            factors = at.layout.pattern.factor(data[: at.layout.machine.nnz_u], None)
+            moved = hessian_product(replace(there, data=data, factors=factors), seed, directions)
+            change = np.abs(moved - here)
+            worst = np.maximum(worst, np.where(np.isnan(change), np.inf, change))
+    return ESTIMATE * worst
+
+
+def hessian_product(at: Linearization, seed: Floats, directions: Floats) -> Floats:
+    """H ṗ (m, k), unchecked; `Differentiator.hessian_times` derives it."""
+    m = at.layout.m
+    tangent = at.tangent(at.minus_by_parameters(directions))[0]
+    lam = at.adjoint(seed)[0]
+    moved = hessian_times(at.layout.machine, at.v, lam, np.concatenate([directions, tangent]))
+    return np.asarray(moved[:m] + at.minus_by_parameters_transposed(at.adjoint(moved[m:])[0]))
+
+
 def _change_nearby(at: Linearization, seed: Floats, lam: Floats, s: Floats) -> Floats:
     """The largest change (m,) of the gradient seen at points that satisfy R = ±s as well as v does R = 0."""
-    layout = at.layout
     here = at.minus_by_parameters_transposed(lam)
-    worst = np.zeros(layout.m)
+    worst = np.zeros(at.layout.m)
+    for there in _nearby(at, lam, s):
+        change = np.abs(there.minus_by_parameters_transposed(there.adjoint(seed)[0]) - here)
+        worst = np.maximum(worst, np.where(np.isnan(change), np.inf, change))
+    return worst
+
+
+def _nearby(at: Linearization, lam: Floats, s: Floats) -> Iterator[Linearization]:
+    """The partials at four points that satisfy R = ±s as well as v does R = 0."""
+    layout = at.layout
     random = np.random.default_rng(2).choice([-1.0, 1.0], layout.n)
     signs = np.stack([np.where(lam < 0.0, -1.0, 1.0), random], axis=1)
     steps = at.factors.solve(signs * s[:, None])
     for step in (*steps.T, *-steps.T):
         v = at.v.copy()
         v[layout.m :] += step
-        there = Linearization.at(layout, v, leave_out=True)
-        change = np.abs(there.minus_by_parameters_transposed(there.adjoint(seed)[0]) - here)
-        worst = np.maximum(worst, np.where(np.isnan(change), np.inf, change))
-    return worst
+        yield Linearization.at(layout, v, leave_out=True)

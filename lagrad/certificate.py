@@ -45,7 +45,7 @@ class Certificate:
     error             |λᵀ R|, what the correction changed: an estimate of the error of J
     sensitivity       eps / rcond: an estimate of the relative error that rounding leaves in the derivative
     kinks             names of the constraints that sit on a kink; computed when read
-    gradient_error    bounds on the absolute error of each derivative; computed when read
+    gradient_error    how far each derivative may be off, absolutely; computed when read
     """
 
     residual: float
@@ -75,11 +75,12 @@ class Certificate:
 
     @cached_property
     def gradient_error(self) -> dict[Any, Any] | None:
-        """A bound on the absolute error of each number of a gradient, vjp or jacobian, under the same names.
+        """How far each number of a derivative may be off, absolutely, under the same names; inf if nothing can be said.
 
-        It covers the error of the solution itself, the rounding of the partials and the residual of the linear
-        solve (`lagrad.accuracy` derives it); inf where nothing can be said. Two solves per parameter and five
-        evaluations, when first read. None for other derivatives, and once a certificate was pickled unread.
+        A bound for first derivatives and multipliers, an estimate for second ones. It covers the error of the solution
+        itself, the rounding of the partials and the residual of the linear solve (`lagrad.accuracy` derives it). What
+        it costs when first read is in docs/guide.md, "How strict". None of a solution, and once a certificate was
+        pickled unread.
         """
         return None if self._bound is None else self._bound()
 

@@ -37,6 +37,7 @@ from lagrad.program import Program
 from lagrad.view.text import printable
 
 if TYPE_CHECKING:
+    from lagrad.layout import Layout
     from lagrad.solve import Solution
     from lagrad.system import System
     from lagrad.view.tables import Output
@@ -163,6 +164,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="also d NAME / d parameters and the multipliers, of a state or definition, or an element y[3]",
     )
+    solve.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse gradients whose error bound is above a millionth, and one-sided ones at a kink",
+    )
     solve.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
 
     check = command("check", "find the structure and what is wrong with it, without solving")
@@ -288,7 +294,7 @@ def _solve(options: argparse.Namespace) -> int:
     solution = system.solve(values)
     solution.check_finite()  # all of it is printed
     certificate = solution.certificate
-    gradients = {name: solution.gradient(name) for name in options.gradient}
+    gradients = {name: solution.gradient(name, strict=options.strict) for name in options.gradient}
     multipliers = {name: solution.multipliers(name) for name in options.gradient}
     if options.json:
         seconds = time.perf_counter() - began
@@ -338,7 +344,7 @@ def _as_json(
         "gradients": _plain(gradients),
         "multipliers": _plain(multipliers),
         "certificate": _certificate(solution.certificate)
-        | {"gradients": {name: _certificate(g.certificate) for name, g in gradients.items()}},
+        | {"gradients": {name: _gradient_certificate(layout, g) for name, g in gradients.items()}},
         "structure": {
             "states": layout.n_states,
             "constraints": layout.n_constraints,
@@ -360,11 +366,20 @@ _FIGURES: Final = (
     "corrected",
     "error",
     "sensitivity",
+    "kinks",
 )
+BOUNDED: Final = 200  # parameters for which a bound on the error, two solves for each, is computed unasked
 
 
 def _certificate(certificate: Any) -> dict[str, Any]:
-    return {name: _plain(getattr(certificate, name)) for name in _FIGURES}
+    condition = 1.0 / certificate.rcond if certificate.rcond > 0.0 else math.inf
+    return {name: _plain(getattr(certificate, name)) for name in _FIGURES} | {"condition": _plain(condition)}
+
+
+def _gradient_certificate(layout: Layout, gradient: Any) -> dict[str, Any]:
+    """With bounds on the errors; null where they were not computed, or an error is not bounded."""
+    bounds = gradient.certificate.gradient_error if layout.m <= BOUNDED else None
+    return _certificate(gradient.certificate) | {"gradient_error": _plain(bounds)}
 
 
 def _plain(value: Any) -> Any:

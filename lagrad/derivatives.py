@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lagrad.accuracy import gradient_bound, spread
+from lagrad.accuracy import gradient_bound, multiplier_bound, product_estimate, spread
 from lagrad.assembly.kinks import kinks
 from lagrad.assembly.second import hessian_times
 from lagrad.certificate import (
@@ -31,7 +31,7 @@ from lagrad.certificate import (
     check_regular,
 )
 from lagrad.coupling import coupled
-from lagrad.errors import CertificateError, DeclarationError, EvaluationError, ShapeError
+from lagrad.errors import CertificateError, DeclarationError, EvaluationError, ShapeError, listed
 from lagrad.layout import Layout, by_name, numbers, several
 from lagrad.linalg.blocks import Residuals
 from lagrad.linearize import Linearization
@@ -41,6 +41,7 @@ Floats = NDArray[np.float64]
 
 # Of the size of a state: far enough for its high powers not to vanish, too near for most conditions to change.
 MOVED = 1e-4
+STRICT_LIMIT = 1e-6  # relative error that strict=True allows
 FEW_COLUMNS = 4  # parameters up to which a Hessian is computed column by column
 PANEL = 8  # right-hand sides that go through a large block together
 SLICE = 1 << 22  # numbers in one slice of right-hand sides: 32 MB
@@ -270,8 +271,13 @@ class Differentiator:
     def multipliers(self, of: str, at_any_point: bool = False, hidden: bool = False) -> Derivatives:
         """λ of every constraint for a scalar output; {constraint: array of its shape}."""
         self._check_point(at_any_point)
-        lam, certificate = self._adjoint(self._seed(of))
-        return Derivatives(self.layout.split_rows(lam, hidden), certificate)
+        seed = self._seed(of)
+        lam, certificate = self._adjoint(seed)
+
+        def bound() -> dict[Any, Any]:
+            return self.layout.split_rows(multiplier_bound(self.at, seed, lam), hidden)
+
+        return Derivatives(self.layout.split_rows(lam, hidden), self._bounded(certificate, bound))
 
     def vjp(self, weights: Mapping[str, ArrayLike], at_any_point: bool = False) -> Derivatives:
         """Σ weights · d output / d parameters; {parameter: array of its shape}."""
@@ -319,8 +325,15 @@ class Differentiator:
     # -- forward --------------------------------------------------------------------------------------------
     def jvp(self, direction: Mapping[str, ArrayLike], at_any_point: bool = False) -> Derivatives:
         """Change of every state and definition per unit along a direction; {name: array of its shape}."""
-        tangent, certificate = self.push(self.layout.direction(direction), at_any_point)
-        return Derivatives(self.layout.split_states(tangent), certificate)
+        along = self.layout.direction(direction)
+        tangent, certificate = self.push(along, at_any_point)
+
+        def bound() -> dict[Any, Any]:
+            cols = np.flatnonzero(along)
+            errors = self._jacobian_error(np.arange(self.layout.n), cols)
+            return self.layout.split_states(errors @ np.abs(along[cols]))
+
+        return Derivatives(self.layout.split_states(tangent), self._bounded(certificate, bound))
 
     def push(self, direction: Floats, at_any_point: bool = False) -> tuple[Floats, Callable[[], Certificate]]:
         """du/dp · direction, (n,) in block order, for a parameter direction (m,)."""
@@ -350,7 +363,11 @@ class Differentiator:
         """H times a parameter direction; {parameter: array of its shape}."""
         seed, along = self._seed(of), self.layout.direction(direction)[:, None]
         product, certificate = self.hessian_times(seed, along, at_any_point)
-        return Derivatives(self.layout.split_parameters(product[:, 0]), certificate)
+
+        def bound() -> dict[Any, Any]:
+            return self.layout.split_parameters(product_estimate(self.at, seed, along)[:, 0])
+
+        return Derivatives(self.layout.split_parameters(product[:, 0]), self._bounded(certificate, bound))
 
     # The columns of H that share a colour are asked for in one product with the sum of their directions; each entry can
     # then be read from one place (`structure.colouring`). Without a pattern every column is a colour of its own.
@@ -364,12 +381,20 @@ class Differentiator:
         cols = np.concatenate([np.empty(0, np.int64), *inputs])
         total, certificate = self.second(self._seed(of), cols, sparse, at_any_point)
         at = np.cumsum([0] + [p.size for p in inputs])
-        out = {
-            (a, b): total[at[i] : at[i + 1], at[j] : at[j + 1]]
-            for i, a in enumerate(names)
-            for j, b in enumerate(names)
-        }
-        return Derivatives(out, certificate)
+
+        def parts(total: Any) -> dict[Any, Any]:
+            return {
+                (a, b): total[at[i] : at[i + 1], at[j] : at[j + 1]]
+                for i, a in enumerate(names)
+                for j, b in enumerate(names)
+            }
+
+        def bound() -> dict[Any, Any]:
+            directions = np.zeros((layout.m, cols.size))
+            directions[cols, np.arange(cols.size)] = 1.0
+            return parts(product_estimate(self.at, self._seed(of), directions)[cols])
+
+        return Derivatives(parts(total), self._bounded(certificate, bound))
 
     def second(
         self, seed: Floats, cols: NDArray[Any], sparse: bool = False, at_any_point: bool = False
@@ -513,6 +538,35 @@ def _runs(found: Sequence[tuple[NDArray[Any], Any]]) -> list[slice]:
     """The places of each of several arrays of positions, one after the other."""
     ends = list(accumulate((p.size for p, _ in found), initial=0))
     return [slice(a, b) for a, b in pairwise(ends)]
+
+
+def check_strict(found: Derivatives, strict: bool | float) -> Derivatives:
+    """`found`, unless `strict` asks for more than its certificate gives: see docs/guide.md, "How strict"."""
+    if strict is False:
+        return found
+    limit = STRICT_LIMIT if strict is True else strict
+    if not (isinstance(limit, (int, float, np.number)) and 0.0 < limit < 1.0):
+        raise DeclarationError(
+            "strict", f"{strict!r} is neither True, False nor a relative error between 0 and 1."
+        )
+    certificate = found.certificate
+    if certificate.kinks:
+        raise CertificateError(
+            certificate.mode, 0.0, float(limit), listed(certificate.kinks),
+            "the derivative is one-sided there, at a kink; move the parameters, or leave out strict",
+        )  # fmt: skip
+    sizes = {name: float(abs(x).max()) if np.prod(np.shape(x)) else 0.0 for name, x in found.items()}
+    overall = max(sizes.values(), default=0.0)
+    for name, bound in (certificate.gradient_error or {}).items():
+        worst = float(np.max(bound, initial=0.0))
+        if not worst <= limit * (sizes[name] or overall):
+            shown = " by ".join(name) if isinstance(name, tuple) else name
+            raise CertificateError(
+                certificate.mode, worst, float(limit), shown,
+                f"values up to {sizes[name]:.3g} may be wrong by {worst:.1e}, more than {limit:.0e} of them; the block "
+                "is ill conditioned or its states are known to few digits there: look at solution.certificate",
+            )  # fmt: skip
+    return found
 
 
 def _worst(certificates: list[Callable[[], Certificate]]) -> Callable[[], Certificate]:

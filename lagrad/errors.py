@@ -232,15 +232,18 @@ class EvaluationError(BlockError):
 
 
 class CertificateError(LagradError):
-    """A derivative whose own check failed: the linear residual stayed too large.
+    """A derivative whose own check failed: the linear residual stayed too large, or `strict` asked for more.
 
-    Fields: `mode` ("adjoint" or "tangent"), `residual` (backward error reached), `limit`.
+    Fields: `mode` ("adjoint" or "tangent"), `residual` (backward error reached; under `strict` the bound on the error),
+    `limit`, `where`, `reason` (what `strict` found, else empty).
     """
 
-    def __init__(self, mode: str, residual: float, limit: float, where: str = "") -> None:
-        self.mode, self.residual, self.limit, self.where = mode, residual, limit, where
+    def __init__(self, mode: str, residual: float, limit: float, where: str = "", reason: str = "") -> None:
+        self.mode, self.residual, self.limit, self.where, self.reason = mode, residual, limit, where, reason
         super().__init__(
-            f"the {mode} solve was not certified: backward error {residual:.1e} after refinement, "
+            f"{where}: not certified as strictly as asked: {reason}."
+            if reason
+            else f"the {mode} solve was not certified: backward error {residual:.1e} after refinement, "
             f"limit {limit:.0e}{' in ' + where if where else ''}. The Jacobian is close to singular or badly "
             f"scaled there: look at solution.certificate, rescale states or constraints."
         )

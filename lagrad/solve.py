@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from lagrad.assembly import forward
 from lagrad.block import BlockEquations, open_block
 from lagrad.certificate import Certificate, certify, per_block, scaled_residual
-from lagrad.derivatives import Derivatives, Differentiator, kink_names, undefined_value
+from lagrad.derivatives import Derivatives, Differentiator, check_strict, kink_names, undefined_value
 from lagrad.errors import ConvergenceError, EvaluationError
 from lagrad.expr.expression import Expression
 from lagrad.ladder import Attempt as Attempt
@@ -225,13 +225,20 @@ class Solution:
         return Differentiator(self.linearization, self.multiple, self.converged)
 
     def gradient(
-        self, of: str, wrt: Sequence[str] | None = None, *, at_any_point: bool = False
+        self,
+        of: str,
+        wrt: Sequence[str] | None = None,
+        *,
+        at_any_point: bool = False,
+        strict: bool | float = False,
     ) -> Derivatives:
         """Total derivative of a scalar output by parameters: {name: array of the parameter's shape}.
 
         `of` names a state or definition, or one element ("y[3]"); `wrt` parameters, all by default. One
         adjoint solve: dJ/dp = J_p − λᵀ R_p. Raises `SingularError`, `IllConditionedError`,
         `NotASolutionError`, `CertificateError`. `at_any_point=True` accepts a point that is not a solution.
+        `strict=True`, or a relative error, refuses by `CertificateError` what the bounds in
+        `certificate.gradient_error` do not vouch for, and one-sided derivatives at kinks.
 
         >>> import lagrad as lg
         >>> program = lg.Program("cubic")
@@ -241,16 +248,18 @@ class Solution:
         >>> round(float(lg.build(program).solve().gradient("y")["p"]), 12)
         0.25
         """
-        return self._differentiator.gradient(of, wrt, at_any_point)
+        return check_strict(self._differentiator.gradient(of, wrt, at_any_point), strict)
 
-    def multipliers(self, of: str, *, hidden: bool = False, at_any_point: bool = False) -> Derivatives:
+    def multipliers(
+        self, of: str, *, hidden: bool = False, at_any_point: bool = False, strict: bool | float = False
+    ) -> Derivatives:
         """The Lagrange multiplier of every constraint for a scalar output: {constraint: array of its shape}.
 
         λ_i is the change of the output per unit by which the left side of constraint i is allowed to exceed
         its right side. For a definition it is the reverse-mode adjoint of what is defined. `hidden=True` adds
         those of the states in `hidden`, under the same names.
         """
-        return self._differentiator.multipliers(of, at_any_point, hidden)
+        return check_strict(self._differentiator.multipliers(of, at_any_point, hidden), strict)
 
     def jacobian(
         self,
@@ -260,13 +269,14 @@ class Solution:
         sparse: bool = False,
         mode: str | None = None,
         at_any_point: bool = False,
+        strict: bool | float = False,
     ) -> Derivatives:
         """{(output, parameter): array (output size, parameter size)}; `sparse=True` gives SciPy CSR arrays.
 
         `mode` "adjoint" (one solve per output) or "tangent" (one per parameter); by default the fewer. All
         right-hand sides go through one factorization.
         """
-        return self._differentiator.jacobian(of, wrt, sparse, mode, at_any_point)
+        return check_strict(self._differentiator.jacobian(of, wrt, sparse, mode, at_any_point), strict)
 
     def total(self, rows: NDArray[Any], cols: NDArray[Any]) -> Floats:
         """The dense Jacobian of state positions `rows` by parameter positions `cols`, certified."""
@@ -290,15 +300,26 @@ class Solution:
         """d²(seed · u)/dp² · direction, (m,): `hvp` without names."""
         return self._differentiator.hessian_times(seed, direction[:, None])[0][:, 0]
 
-    def jvp(self, direction: Mapping[str, ArrayLike], *, at_any_point: bool = False) -> Derivatives:
+    def jvp(
+        self, direction: Mapping[str, ArrayLike], *, at_any_point: bool = False, strict: bool | float = False
+    ) -> Derivatives:
         """Change of every state and definition per unit along a parameter direction: {name: array}."""
-        return self._differentiator.jvp(direction, at_any_point)
+        return check_strict(self._differentiator.jvp(direction, at_any_point), strict)
 
-    def vjp(self, weights: Mapping[str, ArrayLike], *, at_any_point: bool = False) -> Derivatives:
+    def vjp(
+        self, weights: Mapping[str, ArrayLike], *, at_any_point: bool = False, strict: bool | float = False
+    ) -> Derivatives:
         """Σ weights · d output / d parameter: {parameter: array}. `weights`: {output: array of its shape}."""
-        return self._differentiator.vjp(weights, at_any_point)
+        return check_strict(self._differentiator.vjp(weights, at_any_point), strict)
 
-    def hvp(self, of: str, direction: Mapping[str, ArrayLike], *, at_any_point: bool = False) -> Derivatives:
+    def hvp(
+        self,
+        of: str,
+        direction: Mapping[str, ArrayLike],
+        *,
+        at_any_point: bool = False,
+        strict: bool | float = False,
+    ) -> Derivatives:
         """Second derivative of a scalar output times a parameter direction: {parameter: array of its shape}.
 
         One tangent and one adjoint solve on the factors of the gradient, and one pass over the terms.
@@ -311,7 +332,7 @@ class Solution:
         >>> round(float(lg.build(program).solve().hvp("y", {"p": 1.0})["p"]), 12)
         -0.09375
         """
-        return self._differentiator.hvp(of, direction, at_any_point)
+        return check_strict(self._differentiator.hvp(of, direction, at_any_point), strict)
 
     def hessian(
         self,
@@ -320,6 +341,7 @@ class Solution:
         *,
         sparse: bool = False,
         at_any_point: bool = False,
+        strict: bool | float = False,
     ) -> Derivatives:
         """Second derivatives of a scalar output: {(a, b): array (size of a, size of b)} over parameters a and b.
 
@@ -335,7 +357,7 @@ class Solution:
                [ 1., 12.,  0.],
                [ 0.,  0., 18.]])
         """
-        return self._differentiator.hessian(of, wrt, sparse, at_any_point)
+        return check_strict(self._differentiator.hessian(of, wrt, sparse, at_any_point), strict)
 
     def __repr__(self) -> str:
         lines = [f"Solution of {self.layout.name!r}: {self.report.structure}"]

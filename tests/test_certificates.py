@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import mpmath
 import numpy as np
 import pytest
 
 import lagrad as lg
-from lagrad.errors import IllConditionedError, LagradError, SingularError
+from lagrad.errors import CertificateError, DeclarationError, IllConditionedError, LagradError, SingularError
 
-Program = tuple[lg.Program, Callable[[np.ndarray], list[mpmath.mpf]]]
+Program = tuple[lg.Program, Callable[[np.ndarray], dict[str, mpmath.matrix]]]
 
 
 # -- the claimed bound of a gradient's error -------------------------------------------------------------------
@@ -31,8 +32,8 @@ def random_system(seed: int, condition: float, nonlinear: bool) -> Program:
     program.constrain(a @ u + c * lg.sin(u) == b @ p + d, name="eq")
     program.define("J", 0.5 * lg.sum(u * u))
 
-    def exact(near: np.ndarray) -> list[mpmath.mpf]:
-        """The gradient of J at the root that Newton's method in 80 digits finds from `near`."""
+    def exact(near: np.ndarray) -> dict[str, mpmath.matrix]:
+        """Derivatives of J and u at the root that Newton's method in 80 digits finds from `near`."""
         matrix, by_p = mpmath.matrix(a.tolist()), mpmath.matrix(b.tolist())
         rest = by_p * mpmath.matrix(p0.tolist()) + mpmath.matrix(d.tolist())
         at = mpmath.matrix(near.tolist())
@@ -44,7 +45,18 @@ def random_system(seed: int, condition: float, nonlinear: bool) -> Program:
             step = mpmath.lu_solve(jacobian, value)
             at -= step
             if mpmath.norm(step) < mpmath.mpf(10) ** -60:
-                return list(by_p.T * mpmath.lu_solve(jacobian.T, at))
+                lam = mpmath.lu_solve(jacobian.T, at)
+                u_p = mpmath.matrix(n, 3)
+                for j in range(3):
+                    u_p[:, j] = mpmath.lu_solve(jacobian, by_p[:, j])
+                # (A + diag(c cos u)) u_pq = c sin(u) u_p u_q, and J_pq = u_pᵀ u_q + uᵀ u_pq
+                bend = mpmath.diag([lam[i] * mpmath.mpf(c[i]) * mpmath.sin(at[i]) for i in range(n)])
+                one = mpmath.matrix([1, 1, 1])
+                hessian = u_p.T * u_p + u_p.T * bend * u_p
+                return {
+                    "gradient": by_p.T * lam, "multipliers": lam, "jacobian": u_p, "jvp": u_p * one,
+                    "vjp": by_p.T * lam, "hessian": hessian, "hvp": hessian * one,
+                }  # fmt: skip
         raise AssertionError("80 digits find no root there")
 
     return program, exact
@@ -72,7 +84,7 @@ def test_the_true_error_stays_within_the_claimed_bound_or_the_call_refuses(
             if not np.isfinite(bound["p"]).all():
                 assert exponent >= 7
                 continue
-            truth = exact(solution["u"])
+            truth = list(exact(solution["u"])["gradient"])
             error = np.array(
                 [abs(float(g - mpmath.mpf(float(x)))) for g, x in zip(truth, gradient["p"], strict=True)]
             )
@@ -97,7 +109,99 @@ def test_bounds_are_there_for_gradient_vjp_and_jacobian_alike() -> None:
     np.testing.assert_array_equal(one["p"], weighted["p"])
     np.testing.assert_array_equal(one["p"], matrix["J", "p"][0])
     assert matrix["u", "p"].shape == (*solution["u"].shape, 3) and (matrix["u", "p"] > 0.0).all()
-    assert solution.jvp({"p": np.ones(3)}).certificate.gradient_error is None
+
+
+MODES: dict[str, Callable[[lg.Solution], tuple[Any, Any]]] = {
+    "gradient": lambda s: (s.gradient("J"), "p"),
+    "multipliers": lambda s: (s.multipliers("J"), "eq"),
+    "jacobian": lambda s: (s.jacobian(["u"]), ("u", "p")),
+    "jvp": lambda s: (s.jvp({"p": np.ones(3)}), "u"),
+    "vjp": lambda s: (s.vjp({"J": 1.0}), "p"),
+    "hessian": lambda s: (s.hessian("J"), ("p", "p")),
+    "hvp": lambda s: (s.hvp("J", {"p": np.ones(3)}), "p"),
+}
+
+
+@pytest.mark.parametrize("exponent", range(17))
+def test_every_derivative_stays_within_what_its_certificate_says_or_is_refused(exponent: int) -> None:
+    certified = 0
+    with mpmath.workdps(80):
+        for k in range(2):
+            program, exact = random_system(7000 * exponent + k, 10.0**exponent, True)
+            try:
+                solution = lg.build(program, dense_max=(1, 64)[k % 2]).solve()
+            except LagradError:
+                assert exponent >= 7
+                continue
+            truths: dict[str, mpmath.matrix] = {}
+            for mode, ask in MODES.items():
+                try:
+                    found, key = ask(solution)
+                except LagradError:
+                    assert exponent >= 7
+                    continue
+                errors = found.certificate.gradient_error
+                assert errors is not None and errors.keys() == found.keys()
+                bound = np.ravel(errors[key])
+                assert np.shape(errors[key]) == np.shape(found[key])
+                if not np.isfinite(bound).all():  # there may be no root near to this point
+                    assert exponent >= 7
+                    continue
+                truths = truths or exact(solution["u"])
+                truth = list(truths[mode])
+                for got, exactly, most in zip(np.ravel(found[key]), truth, bound, strict=True):
+                    assert abs(mpmath.mpf(float(got)) - exactly) <= most, (mode, k)
+                size = max(abs(float(x)) for x in truth)
+                if exponent <= 2:
+                    assert bound.max() <= 1e-8 * size, mode  # no larger than it need be
+                certified += 1
+    if exponent <= 6:
+        assert certified == 2 * len(MODES)
+    if exponent == 16:
+        assert certified == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_strict_refuses_what_the_bounds_do_not_vouch_for(mode: str) -> None:
+    calls: dict[str, Callable[..., Any]] = {
+        "gradient": lambda s, **o: s.gradient("J", **o),
+        "multipliers": lambda s, **o: s.multipliers("J", **o),
+        "jacobian": lambda s, **o: s.jacobian(["u"], **o),
+        "jvp": lambda s, **o: s.jvp({"p": np.ones(3)}, **o),
+        "vjp": lambda s, **o: s.vjp({"J": 1.0}, **o),
+        "hessian": lambda s, **o: s.hessian("J", **o),
+        "hvp": lambda s, **o: s.hvp("J", {"p": np.ones(3)}, **o),
+    }
+    ask = calls[mode]
+    good = lg.build(random_system(5, 10.0, True)[0]).solve()
+    ask(good, strict=True)
+    with pytest.raises(
+        CertificateError, match=r"not certified as strictly as asked.*may be wrong by"
+    ) as caught:
+        ask(good, strict=1e-17)
+    assert caught.value.limit == 1e-17 < caught.value.residual and caught.value.where
+    for nonsense in (0.0, 2.0, "high"):
+        with pytest.raises(DeclarationError, match="strict"):
+            ask(good, strict=nonsense)
+
+
+def test_strict_refuses_where_default_only_tells() -> None:
+    """Kepler's equation at 1e12, of which E keeps 4 digits of its phase; and abs at 0."""
+    program = lg.Program("kepler")
+    mean = program.parameter("M", 1e12)
+    anomaly = program.state("E", guess=1e12)
+    program.constrain(anomaly - 0.6 * lg.sin(anomaly) == mean)
+    solution = lg.build(program).solve()
+    assert np.isfinite(solution.gradient("E")["M"])
+    with pytest.raises(CertificateError, match="M: not certified"):
+        solution.gradient("E", strict=True)
+    program = lg.Program("kink")
+    x = program.parameter("x", 0.0)
+    program.define("y", abs(x))
+    solution = lg.build(program).solve()
+    assert solution.gradient("y")["x"] == 1.0
+    with pytest.raises(CertificateError, match="one-sided"):
+        solution.gradient("y", strict=True)
 
 
 def test_a_phase_of_which_no_digit_is_known_has_no_certified_gradient() -> None:

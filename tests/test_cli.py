@@ -156,6 +156,9 @@ def test_json_of_sellar_agrees_with_the_reference(run, sellar: Path):
     assert found["structure"] == {"states": 3, "constraints": 3, "blocks": 2, "largest_block": 2}
     assert found["certificate"]["residual"] < 1e-12
     assert found["certificate"]["gradients"]["obj"]["linear_residual"] < 1e-12
+    assert found["certificate"]["kinks"] == [] and 1.0 <= found["certificate"]["condition"] < 100.0
+    errors = found["certificate"]["gradients"]["obj"]["gradient_error"]
+    assert 0.0 < errors["x"] < 1e-12 and len(errors["z"]) == 2
     assert 0 < found["seconds"] < 300
 
 
