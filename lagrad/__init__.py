@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from lagrad.solve import Solution as Solution
     from lagrad.system import System as System
     from lagrad.system import build as build
+    from lagrad.view.convergence import plot_convergence as plot_convergence
     from lagrad.view.essay import adjoint_source as adjoint_source
     from lagrad.view.swell import expression_swell as expression_swell
 
@@ -104,6 +105,7 @@ _LAZY = {
     "MinimizeResult": "lagrad.lagrangian.result",
     "lagrangian_function": "lagrad.lagrangian.numeric",
     "load_model": "lagrad.frontends.model_file",
+    "plot_convergence": "lagrad.view.convergence",
     "trace": "lagrad.frontends.trace",
     "zeros": "lagrad.frontends.trace",
     "implicit": "lagrad.frontends.implicit",
@@ -195,6 +197,7 @@ __all__ = [
     "minimum",
     "mod",
     "norm",
+    "plot_convergence",
     "power",
     "prod",
     "reciprocal",

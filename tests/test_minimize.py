@@ -361,3 +361,107 @@ def test_the_callback_sees_and_stops() -> None:
 def test_the_time_limit_is_told() -> None:
     result = lg.minimize(hock_schittkowski.build("HS6"), "f", time_limit=0.0)
     assert result.status == "time" and not result.success
+
+
+# -- examples ----------------------------------------------------------------------------------------------------------
+def test_the_network_trained_three_ways() -> None:
+    """One loss, one set of weights; multipliers end at backprop's adjoints, from wherever they came."""
+    network = load("examples/network.py")
+    results = {method: network.train(method) for method in network.METHODS}
+    best = results["reduced"]
+    assert all(result.success for result in results.values())
+    x, t = network.data()
+    for result in results.values():
+        off = 1e-2 if result.method == "auxiliary-coordinates" else 1e-5
+        assert result.fun == pytest.approx(best.fun, rel=off)
+        # hand-written backprop at the result's own weights: hidden units may have other signs
+        W1, b1, W2, b2, w3 = (np.asarray(result.x[k]) for k in network.WEIGHTS)
+        h = np.tanh(x @ W1 + b1)
+        y = np.tanh(h @ W2 + b2)
+        by_y = np.outer(2 * (y @ w3 - t) / t.size, w3)
+        by_h = (by_y * (1 - y**2)) @ W2.T
+        np.testing.assert_allclose(x.T @ (by_h * (1 - h**2)) + 0.02 * W1, 0.0, atol=off)
+        np.testing.assert_allclose(result.multipliers["h"], by_h, atol=0.1 * off)
+        np.testing.assert_allclose(result.multipliers["y"], by_y, atol=0.1 * off)
+    away = results["augmented-lagrangian"].history["distance"]
+    assert away[0] > 1e-2 and away[-1] < 1e-6
+    assert best.history["distance"].max() < 1e-12  # backprop: the adjoint at every step
+
+
+def test_control_needs_as_many_iterations_on_any_grid() -> None:
+    control = load("examples/control.py")
+    counts = []
+    for n, steps in ((8, 5), (16, 10), (32, 20)):
+        sqp, reduced = (
+            lg.minimize(control.build(n, steps), "J", over=["q"], method=method, tolerance=1e-8)
+            for method in ("sqp", "reduced")
+        )
+        assert sqp.success and reduced.success
+        np.testing.assert_allclose(sqp.x["q"], reduced.x["q"], atol=1e-3)
+        counts.append(sqp.nit)
+    assert max(counts) <= 2 * min(counts)
+
+
+def test_control_of_one_linear_step_is_linear_algebra() -> None:
+    control = load("examples/control.py")
+    q, value = control.best_of_one_step(7)
+    result = lg.minimize(control.build(7, 1, loss=0.0), "J", over=["q"], tolerance=1e-12)
+    assert result.success and result.nit == 1
+    np.testing.assert_allclose(result.x["q"], q, rtol=1e-9)
+    assert result.fun == pytest.approx(value, rel=1e-10)
+
+
+@pytest.mark.parametrize("method", ["reduced", "sqp"])
+def test_the_field_tells_its_rate(method: str) -> None:
+    estimation = load("examples/bratu_estimation.py")
+    result = lg.minimize(
+        estimation.build(5), "J", over=["a"], method=method, bounds={"a": (-4.0, 4.0)}, tolerance=1e-10
+    )
+    assert result.success, result.message
+    np.testing.assert_allclose(result.x["a"], estimation.TRUE, atol=1e-4)
+
+
+# -- the picture -------------------------------------------------------------------------------------------------------
+def test_curves_side_by_side() -> None:
+    from lagrad.view.convergence import PANELS, curves
+
+    results = [
+        lg.minimize(hock_schittkowski.build("HS7"), "f", method=m) for m in ("sqp", "sqp", *FULL_SPACE[1:])
+    ]
+    drawn = curves(results)
+    assert set(drawn) == set(PANELS)
+    assert set(drawn["objective"]) == {"sqp", "sqp (2)", "augmented-lagrangian"}
+    iterations, values = drawn["objective"]["sqp"]
+    assert iterations.tolist() == list(range(results[0].nit + 1))
+    assert values[0] == pytest.approx(np.log(5.0) - 2.0 + np.sqrt(3.0))
+    assert all((values > 0.0).all() for lines in drawn.values() for _, values in lines.values())
+    assert drawn["distance"]["sqp"][0].size == 0  # one constraint for two states: no adjoint
+
+
+def test_the_picture_without_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(lg.errors.ComparisonError, match="extra 'plot'"):
+        lg.plot_convergence([])
+
+
+def test_the_picture_is_drawn_from_the_curves(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Against a stand-in for matplotlib's Figure, which keeps what it is told to draw."""
+    import sys
+    from types import ModuleType
+    from unittest.mock import MagicMock
+
+    module, figure = ModuleType("matplotlib.figure"), MagicMock()
+    axes = np.empty((2, 2), dtype=object)
+    for i, j in np.ndindex(2, 2):
+        axes[i, j] = MagicMock()
+    figure.subplots.return_value = axes
+    module.__dict__["Figure"] = MagicMock(return_value=figure)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", module)
+    result = lg.minimize(hock_schittkowski.build("HS28"), "f")
+    assert lg.plot_convergence(result, str(tmp_path / "h.png")) is figure
+    figure.savefig.assert_called_once_with(str(tmp_path / "h.png"))
+    (drawn_at, drawn), label = axes[0, 0].plot.call_args.args, axes[0, 0].plot.call_args.kwargs
+    assert label == {"label": "sqp"} and drawn_at.tolist() == [1, 2]
+    assert drawn[0] == pytest.approx(13.0)  # (−4 + 1)² + (1 + 1)²

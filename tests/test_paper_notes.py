@@ -35,6 +35,7 @@ SUBJECTS = {  # what each note must be about; one note for each
     "block_triangular_form.md": ("Pothen", "Fan", "1990"),
     "sparse_partial_pivoting.md": ("Gilbert", "Peierls", "1988"),
     "corrected_values.md": ("Griewank", "Faure", "2002"),
+    "constrained_differential_optimization.md": ("Platt", "Barr", "1987"),
     "theoretical_framework.md": ("LeCun", "1988"),
     "recurrent_backpropagation.md": ("Almeida", "Pineda", "1987"),
 }
@@ -385,3 +386,49 @@ def test_an_adjoint_needs_no_stability_that_newtons_method_does_not() -> None:
     slope = -3 * (1 - math.tanh(at) ** 2)
     assert abs(slope) > 1.5  # y ← p − 3 tanh y and λ ← slope λ + 1 both run away
     np.testing.assert_allclose(solution.multipliers("y")["law"], 1 / (1 - slope), rtol=1e-14)
+
+
+# -- Platt and Barr: the Lagrangian moved on ------------------------------------------------------------------------
+def test_the_lagrangian_has_a_saddle_where_the_problem_has_its_minimum() -> None:
+    example = load("examples/hock_schittkowski.py")
+    for name, case in example.EXPECTED.items():
+        program = example.build(name)
+        states = {f"x{k + 1}": value for k, value in enumerate(case.x)} | {"f": case.f}
+        multipliers = {f"c{k + 1}": value for k, value in enumerate(case.multipliers)} | {"f": 1.0}
+        point = program.lagrangian("f").at(states, multipliers=multipliers)
+        values = np.linalg.eigvalsh(point.kkt.toarray())
+        constraints = len(case.multipliers) + 1  # that of f too
+        assert (values < 0.0).sum() == constraints and (values > 1e-9).sum() == values.size - constraints
+
+
+def _moved(rho: float, steps: int) -> float:
+    """How far from (1/2, 1/2) ascent and descent are for min 0 subject to x + 2 y == 3/2, explicit steps of 0.01."""
+    z, lam = np.array([0.9, -0.2]), 0.4
+    normal = np.array([1.0, 2.0])
+    for _ in range(steps):
+        c = normal @ z - 1.5
+        z, lam = z + 0.01 * normal * (lam - rho * c), lam - 0.01 * (normal @ z - 1.5)
+    return abs(float(normal @ z - 1.5)) + abs(float(lam))
+
+
+def test_descent_and_ascent_circle_without_damping() -> None:
+    assert _moved(0.0, 4000) > 0.5 * _moved(0.0, 1)
+    assert _moved(2.0, 4000) < 1e-6
+    program = lg.Program("plane")
+    x = program.state("x", guess=[0.9, -0.2])
+    program.constrain(x[0] + 2 * x[1] == 1.5, name="plane")
+    program.define("J", (x[0] - 0.5) ** 2 + (x[1] - 0.5) ** 2)
+    result = lg.minimize(program, "J", method="primal-dual", tolerance=1e-9)
+    assert result.success
+    np.testing.assert_allclose(result.states["x"], 0.5, atol=1e-8)
+
+
+def test_a_penalty_alone_is_off_by_the_multiplier_over_it() -> None:
+    """HS7's constraint at the minimum of J + ρ/2 C², by Newton's method of SymPy's formulas, against −λ/ρ."""
+    a, b = sympy.symbols("a b", real=True)
+    J, C = sympy.log(1 + a**2) - b, (1 + a**2) ** 2 + b**2 - 4
+    lam = load("examples/hock_schittkowski.py").EXPECTED["HS7"].multipliers[0]
+    for rho in (1e2, 1e4):
+        slope = sympy.diff(J + rho / 2 * C**2, b).subs(a, 0)
+        root = sympy.nsolve(slope, b, 1.73)
+        assert float(C.subs({a: 0, b: root})) == pytest.approx(-lam / rho, rel=2 / rho)

@@ -7,7 +7,7 @@ Takes a `Problem`; minimises the quadratic penalty with multipliers (see `augmen
 over one block of variables at a time, the others held, and after every sweep sets λ ← λ − ρC (ADMM). With the states
 held, every layer's parameters are a small regression of its own; with the parameters held, states meet their neighbours
 half way. The forward pass is the sweep that an infinite ρ would make. By default the blocks are the parameters in
-`over` together, then every declared state, in the order of declaration. ρ doubles where C stays.
+`over` together, then every declared state, in the order of declaration. ρ keeps C and ∇ψ in balance.
 Sources: M. Carreira-Perpiñán, W. Wang, Distributed optimization of deeply nested systems, AISTATS (2014); G. Taylor et
 al., Training neural networks without gradients: a scalable ADMM approach, ICML (2016).
 """
@@ -30,7 +30,11 @@ from lagrad.lagrangian.result import Ended, Recorder
 from lagrad.lagrangian.sqp import diverged
 
 STEPS = 3  # Newton steps on one block before the next has its turn
-PATIENCE = 10  # sweeps in which C must have fallen by a third, or ρ doubles
+PATIENCE = 5  # sweeps between two looks at ρ
+BALANCE = (
+    10.0  # ratio of feasibility and stationarity beyond which ρ is moved (S. Boyd et al. (2011), section 3.4)
+)
+LEAST = 1e-4  # ρ, over its first value
 
 
 def run(
@@ -42,7 +46,6 @@ def run(
     convex = [Convexifier() for _ in masks]
     x, lam, rho = problem.x0.copy(), np.zeros(problem.M), float(penalty)
     first = problem.values(x)[0]
-    violations: list[float] = []
     z = _bounds_of(problem, x, lam)
     record(0, x, lam, z)
     for it in range(1, max_iterations + 1):
@@ -57,19 +60,17 @@ def run(
         lam = lam - rho * C
         z = _bounds_of(problem, x, lam)
         record(it, x, lam, z)
-        if residuals(problem, x, lam, z).within(tolerance):
+        now = residuals(problem, x, lam, z)
+        if now.within(tolerance):
             return Ended(x, lam, z, it, record.nfev)
         reach, violation = float(np.abs(x).max(initial=0.0)), float(np.abs(C).max(initial=0.0))
         if diverged(value, first, reach) and violation <= 1e-4 * max(1.0, reach):
             return Ended(x, lam, z, it, record.nfev, "unbounded")
-        violations.append(violation)
-        if (
-            len(violations) > PATIENCE
-            and violation > 0.67 * violations[-PATIENCE - 1]
-            and violation > 0.1 * tolerance
-        ):
-            rho *= 2.0
-            violations.clear()
+        if it % PATIENCE == 0:
+            if now.feasibility > BALANCE * now.stationarity:
+                rho *= 2.0
+            elif now.stationarity > BALANCE * now.feasibility and rho > LEAST * penalty:
+                rho *= 0.5
             if rho > MOST:
                 status = "infeasible" if violation_at_rest(problem, x, tolerance) else "stalled"
                 return Ended(x, lam, z, it, record.nfev, status)
