@@ -187,6 +187,37 @@ def growth_table(figures: dict[str, dict[str, Any]]) -> Table | None:
     return out
 
 
+CHEAP = ("value+gradient", "value")  # the phases whose ratio is the price of a gradient
+
+
+def cheap(results: Sequence[tuple[Case, Measured]]) -> dict[str, dict[int, dict[str, float]]]:
+    """Time of value and gradient over that of the value alone: [case][count][entrant]."""
+    out: dict[str, dict[int, dict[str, float]]] = {}
+    for case, measured in results:
+        for name in measured.times.get(CHEAP[0], {}):
+            both, value = (measured.median(phase, name) for phase in CHEAP)
+            if both is not None and value is not None:
+                out.setdefault(case.name, {}).setdefault(measured.count, {})[name] = both / value
+    return out
+
+
+def cheap_table(ratios: dict[str, dict[int, dict[str, float]]]) -> Table | None:
+    """The price of a gradient by size, each entrant against its own value; None where there is none."""
+    if not ratios:
+        return None
+    names = list(dict.fromkeys(n for sizes in ratios.values() for row in sizes.values() for n in row))
+    out = Table(
+        title="cheap gradients: time of value and gradient over time of the value, each against itself"
+    )
+    for heading in ("case", "size", *names):
+        out.add_column(heading, justify="left" if heading == "case" else "right")
+    for case, sizes in ratios.items():
+        for count, row in sizes.items():
+            out.add_row(case, number(count), *(f"{row[n]:.2f}" if n in row else "" for n in names))
+        out.add_section()
+    return out
+
+
 def seconds_small(value: float) -> str:
     """A time per unit, in nanoseconds below a microsecond."""
     return f"{value * 1e9:.3g} ns" if value < 1e-6 else seconds(value)
@@ -233,7 +264,7 @@ def as_json(results: Sequence[tuple[Case, Measured]], about: dict[str, Any]) -> 
                 "refused": measured.refused,
             }
         )
-    return {"about": about, "cases": cases, "growth": growth(results)}
+    return {"about": about, "cases": cases, "growth": growth(results), "cheap": cheap(results)}
 
 
 def write(results: Sequence[tuple[Case, Measured]], about: dict[str, Any], console: Console) -> None:
@@ -242,6 +273,9 @@ def write(results: Sequence[tuple[Case, Measured]], about: dict[str, Any], conso
     figures = growth_table(growth(results))
     if figures is not None:
         console.print(figures)
+    prices = cheap_table(cheap(results))
+    if prices is not None:
+        console.print(prices)
     for case, measured in results:
         for line in measured.refused:
             console.print(f"[red]{case.name} {number(measured.size)}: {line}[/]")

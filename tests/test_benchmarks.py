@@ -159,3 +159,15 @@ def test_a_case_that_does_not_exist() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "invalid choice: 'nothing'" in done.stderr
+
+
+def test_the_price_of_a_gradient_is_taken_against_its_own_value() -> None:
+    found = harness.Measured("dag", 1_000, 1_000)
+    found.times = {
+        "value": {"lagrad": {0: 1.0, 1: 2.0, 2: 2.0}, "peer": {0: 1.0}, "half": {0: 1.0}},
+        "value+gradient": {"lagrad": {0: 5.0, 1: 5.0, 2: 5.0}, "peer": {0: 4.0}},
+    }
+    ratios = report.cheap([(cases.case("dag"), found)])
+    assert ratios == {"dag": {1_000: {"lagrad": 2.5, "peer": 4.0}}}
+    assert report.cheap_table(ratios).row_count == 1
+    assert report.cheap_table({}) is None

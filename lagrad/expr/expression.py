@@ -702,6 +702,8 @@ def broadcast_to(x: Expression, shape: tuple[int, ...]) -> Expression:
 # -- element by element ----------------------------------------------------------------------------------
 def unary(code: int, x: Any) -> Expression:
     """The primitive with opcode `code` of every element."""
+    if type(x) is Expression and type(i := x.ids) is int:
+        return Expression(x.graph, x.graph.node(code, i, i))
     g = _need_graph(x)
     x = lift(g, x)
     if type(x.ids) is int:
@@ -729,13 +731,16 @@ def binary(code: int, x: Any, y: Any) -> Expression:
         if _RIGHT_IDENTITY.get(code) == y:
             return x.copy()
         if type(x.ids) is int and y == y and not (y == 0 and code == _MUL):
-            return Expression(g, g.node(code, x.ids, g.constant(y) if ty is float else lift(g, y).ids))
+            # a constant that was seen before, whole or not; 0.0 and -0.0 are one key of a dict
+            seen = g.known.get(y) if y else None
+            return Expression(g, g.node(code, x.ids, lift(g, y).ids if seen is None else seen))
     elif ty is Expression and (tx is float or tx is int):
         g = y.graph
         if _LEFT_IDENTITY.get(code) == x:
             return y.copy()
         if type(y.ids) is int and x == x and not (x == 0 and code == _MUL):
-            return Expression(g, g.node(code, g.constant(x) if tx is float else lift(g, x).ids, y.ids))
+            seen = g.known.get(x) if x else None
+            return Expression(g, g.node(code, lift(g, x).ids if seen is None else seen, y.ids))
     g = _need_graph(x, y)
     if code == _MUL and any(_multiplies_as_a_matrix(v) for v in (x, y)) and np.ndim(x) and np.ndim(y):
         return matmul(x, y)

@@ -40,6 +40,8 @@ def _primitive(name: str) -> Callable[..., Any]:
     primitive = PRIMITIVES[code]
 
     def of_one(x: Any, /) -> Any:
+        if type(x) is ex.Expression:
+            return ex.unary(code, x)
         return numeric(code, x) if graph_of(x) is None else ex.unary(code, x)
 
     def of_two(x: Any, y: Any, /) -> Any:

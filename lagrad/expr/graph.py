@@ -80,12 +80,13 @@ class Graph:
     # -- one node ---------------------------------------------------------------------------------------
     def node(self, code: int, a: int, b: int) -> int:
         """Append one node and return its number."""
+        made = len(self.code)
         if self.watch is not None:
-            self.watch.made(code, len(self.code))
+            self.watch.made(code, made)
         self.code.append(code)
         self.a.append(a)
         self.b.append(b)
-        return len(self.code) - 1
+        return made
 
     def constant(self, value: float) -> int:
         """The node of a constant; equal constants share one node (0.0 and -0.0 are kept apart)."""
