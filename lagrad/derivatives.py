@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +36,9 @@ from lagrad.layout import Layout, by_name, numbers, several
 from lagrad.linalg.blocks import Residuals
 from lagrad.linearize import Linearization
 from lagrad.structure.colouring import places, star_colouring
+
+if TYPE_CHECKING:
+    from lagrad.assembly.flat import FlatPoint
 
 Floats = NDArray[np.float64]
 
@@ -110,13 +113,31 @@ def undefined_partial(layout: Layout, row: int, slot: int, value: float) -> Eval
 
 
 class Differentiator:
-    """The derivatives at one solved point. `multiple`: blocks at a multiple root (n_blocks,)."""
+    """The derivatives at one solved point. `multiple`: blocks at a multiple root (n_blocks,).
 
-    def __init__(self, at: Linearization, multiple: NDArray[np.bool_], solved: bool) -> None:
-        self.at = at
-        self.layout = at.layout
+    `flat`: the point as flat code, where all rows are explicit. One reverse sweep then gives multipliers and gradient
+    with nothing linearized: R is what rounding makes of u - f, every pivot is 1, and a multiplier is one sum of
+    products. What a certificate says of them is computed from the linearization, when it is read.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        at: Callable[[], Linearization],
+        multiple: NDArray[np.bool_],
+        solved: bool,
+        flat: FlatPoint | None = None,
+    ) -> None:
+        self.layout = layout
+        self._linearize = at
         self.multiple = multiple
         self.solved = solved
+        self.flat = flat
+
+    @cached_property
+    def at(self) -> Linearization:
+        """The partials at the point, factored."""
+        return self._linearize()
 
     # -- checks ---------------------------------------------------------------------------------------------
     def _check_point(self, at_any_point: bool) -> None:
@@ -250,15 +271,31 @@ class Differentiator:
         return lambda: replace(certificate(), _bound=bound)
 
     # -- reverse --------------------------------------------------------------------------------------------
+    def _reverse(
+        self, seeds: Floats, cols: NDArray[Any], at_any_point: bool
+    ) -> tuple[Floats, Floats, Callable[[], Certificate]]:
+        """λ (n,), Σ seeds · du/dp (m,) and their certificate, for weights of the states (n,)."""
+        swept = None if self.flat is None else self.flat.pull(seeds)
+        if swept is None:
+            self._check_point(at_any_point)
+            lam, certificate = self._adjoint(seeds)
+            return lam, self._by_parameters(lam, cols), certificate
+        lam, total = swept
+
+        def later() -> Certificate:
+            info = self.at.factors.residuals(lam, seeds, transpose=True)
+            return self._checked(lam, info, "adjoint", seeds)()
+
+        return lam, total, later
+
     def gradient(self, of: str, wrt: Sequence[str] | None, at_any_point: bool = False) -> Derivatives:
         """d of / d parameters, of a scalar output; {parameter: array of its shape}."""
-        self._check_point(at_any_point)
-        lam, certificate = self._adjoint(self._seed(of))
         names = [i.name for i in self.layout.parameter_items()] if wrt is None else several(wrt)
         found = [self.layout.find_parameter(name)[0] for name in names]
         cols = np.concatenate([np.empty(0, np.int64), *found])
-        total = self._by_parameters(lam, cols)
-        bound = partial(self._gradient_error, self._seed(of), lam, cols, names)
+        seed = self._seed(of)
+        lam, total, certificate = self._reverse(seed, cols, at_any_point)
+        bound = partial(self._gradient_error, seed, lam, cols, names)
         return Derivatives(self.layout.split_parameters(total, names), self._bounded(certificate, bound))
 
     def _gradient_error(
@@ -270,9 +307,8 @@ class Differentiator:
 
     def multipliers(self, of: str, at_any_point: bool = False, hidden: bool = False) -> Derivatives:
         """λ of every constraint for a scalar output; {constraint: array of its shape}."""
-        self._check_point(at_any_point)
         seed = self._seed(of)
-        lam, certificate = self._adjoint(seed)
+        lam, _, certificate = self._reverse(seed, np.empty(0, np.int64), at_any_point)
 
         def bound() -> dict[Any, Any]:
             return self.layout.split_rows(multiplier_bound(self.at, seed, lam), hidden)
@@ -285,18 +321,15 @@ class Differentiator:
         for name, value in by_name("weights", weights):
             position, shape = self.layout.find_output(name)
             seeds[position] += numbers(name, value, shape).ravel()
-        self._check_point(at_any_point)
-        lam, certificate = self._adjoint(seeds)
         cols = np.arange(self.layout.m)
-        total = self._by_parameters(lam, cols)
+        lam, total, certificate = self._reverse(seeds, cols, at_any_point)
         bound = partial(self._gradient_error, seeds, lam, cols, None)
         return Derivatives(self.layout.split_parameters(total), self._bounded(certificate, bound))
 
     def pull(self, seeds: Floats, at_any_point: bool = False) -> tuple[Floats, Callable[[], Certificate]]:
         """Σ seeds · du/dp, (m,), for weights of the states (n,) in block order."""
-        self._check_point(at_any_point)
-        lam, certificate = self._adjoint(seeds)
-        return self._by_parameters(lam, np.arange(self.layout.m)), certificate
+        _, total, certificate = self._reverse(seeds, np.arange(self.layout.m), at_any_point)
+        return total, certificate
 
     def _by_parameters(self, lam: Floats, cols: NDArray[Any]) -> Floats:
         """−R_pᵀ λ, (m,) or (m, k), for λ (n,) or (n, k); refused if not finite for the parameters `cols`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,10 +30,14 @@ from lagrad.linalg.sparse import REGULAR, Counters, SparseFactor
 from lagrad.linearize import Evaluated, Linearization
 from lagrad.watch import OutOfTime, Watch
 
+if TYPE_CHECKING:
+    from lagrad.assembly.flat import FlatPoint
+
 Floats = NDArray[np.float64]
 
 EXPLICIT = 0
 CHORD = forward.QUADRATIC  # most that one step on old factors may leave of the error for another to be taken
+FLAT_FROM = 256  # explicit rows from which on a solution is differentiated as flat code: below, its kernels do not pay
 STRIDE = 4096  # blocks between two looks at the clock
 WORST = 3  # residuals that a message names
 CLIMBED_FROM = (forward.TOO_MANY_ITERATIONS, forward.SINGULAR_ITERATE, forward.STALLED)
@@ -222,7 +226,23 @@ class Solution:
 
     @cached_property
     def _differentiator(self) -> Differentiator:
-        return Differentiator(self.linearization, self.multiple, self.converged)
+        return Differentiator(
+            self.layout,
+            partial(getattr, self, "linearization"),
+            self.multiple,
+            self.converged,
+            self._flat_point,
+        )
+
+    @cached_property
+    def _flat_point(self) -> FlatPoint | None:
+        """The values of every operation, where all rows are explicit and there are many."""
+        layout = self.layout
+        if layout.n < FLAT_FROM or layout.flat is None or not self.converged:
+            return None
+        from lagrad.assembly.flat import FlatPoint
+
+        return FlatPoint.at(layout.flat, layout.machine.rows.sign, self.v)
 
     def gradient(
         self,
@@ -444,7 +464,7 @@ class _Run:
         n_blocks = layout.kind.size
         # compiled code does not look at the clock: with a limit it comes up for air every so many blocks
         stride = n_blocks if options.time_limit is None and not options.progress else STRIDE
-        b = 0
+        b = n_blocks if self.all_at_once() else 0
         try:
             while b < n_blocks:
                 stop = min(n_blocks, b + stride)
@@ -483,6 +503,18 @@ class _Run:
             layout, self.v, report, multiple, self.lent,
             typical=self.typical, far=frozenset(self.far), evaluated=evaluated,
         )  # fmt: skip
+
+    def all_at_once(self) -> bool:
+        """Assign all states by flat code, where all rows are explicit and there are many; whether they are finite."""
+        layout = self.layout
+        if layout.n < FLAT_FROM or layout.flat is None:
+            return False
+        reg = layout.flat.values()
+        reg[: layout.m] = self.v[: layout.m]
+        finite, _ = layout.flat.evaluate(reg)
+        if finite:
+            self.v[layout.m :] = reg[layout.flat.where]
+        return finite
 
     def sweep(self, first: int, stop: int, cold: bool) -> int:
         """Blocks [first, stop) in compiled code; the first that is large or fails, or `stop`."""

@@ -308,6 +308,77 @@ def test_a_part_of_the_rows() -> None:
     np.testing.assert_allclose(right[: layout.m], gradient, rtol=1e-13)
 
 
+def explicit_chain(n: int) -> tuple[lg.Program, lg.System]:
+    """More rows than it takes for a Solution to use flat code; one is written f == u, and some are kinked."""
+    rng = np.random.default_rng(n)
+    program = lg.Program("chain")
+    x = program.parameter("x", rng.normal(size=7))
+    last = program.state("last")
+    values = [x[k] for k in range(7)]
+    for k in range(n):
+        i, j = rng.integers(max(0, len(values) - 20), len(values), 2)
+        term = lg.sin(values[i]) * values[j] + 0.5 if k % 3 else lg.abs(values[i]) - 0.1 * values[j]
+        values.append(program.define(f"t{k}", term))
+    program.constrain(sum(values[-20:], start=lg.cos(x[0])) == last, name="end")
+    return program, lg.build(program)
+
+
+def test_a_solution_of_many_explicit_rows() -> None:
+    """States, gradient, multipliers and vjp against the textbook tape, with nothing linearized on the way."""
+    program, system = explicit_chain(600)
+    solution = system.solve()
+    assert solution.v[system.layout.m :].tobytes() == row_major(system, system.layout.values).tobytes()
+    truth = backprop(program, "last")
+    gradient, multipliers = solution.gradient("last"), solution.multipliers("last")
+    np.testing.assert_allclose(gradient["x"], truth.gradient["x"], rtol=1e-12)
+    names = list(truth.multipliers)
+    by_tape = np.array([truth.multipliers[name] for name in names])
+    np.testing.assert_allclose([multipliers[name] for name in names], by_tape, rtol=1e-12, atol=1e-15)
+    assert multipliers["end"] == -1.0  # its left side is the sum, its right side the state
+    twice = solution.vjp({"last": 2.0, "t7": 0.0})
+    assert (twice["x"] == 2.0 * gradient["x"]).all()
+    assert "linearization" not in vars(solution)
+    for derivative in (gradient, multipliers):
+        certificate = derivative.certificate
+        assert certificate.linear_residual is not None
+        assert certificate.linear_residual <= 1e-14
+        assert certificate.residual <= 1e-15
+        assert certificate.mode == "adjoint"
+        assert certificate.rcond == 1.0
+    assert gradient.certificate.value == solution["last"]
+    assert gradient.certificate.gradient_error is not None
+    bound = gradient.certificate.gradient_error["x"]
+    assert np.isfinite(bound).all()
+    assert (np.abs(gradient["x"] - truth.gradient["x"]) <= bound).all()
+    both = solution.jacobian("last", mode="tangent")["last", "x"].ravel()
+    np.testing.assert_allclose(gradient["x"], both, rtol=1e-12)
+
+
+def test_a_solution_that_was_differentiated_can_be_pickled() -> None:
+    _, system = explicit_chain(300)
+    solution = system.solve()
+    gradient = solution.gradient("last")
+    again = pickle.loads(pickle.dumps(solution))
+    assert (again.gradient("last")["x"] == gradient["x"]).all()
+
+
+def test_refusals_of_a_solution_of_many_explicit_rows() -> None:
+    program = lg.Program("p")
+    x = program.parameter("x", np.full(300, 1.5))
+    root = program.define("root", lg.sqrt(x))
+    program.define("out", lg.sum(root * root))
+    program.define("logs", lg.log(x[0]))
+    system = lg.build(program)
+    assert system.solve().gradient("out")["x"] == pytest.approx(np.ones(300))
+    at_the_edge = system.solve({"x": np.where(np.arange(300) == 9, 0.0, 1.5)})
+    assert at_the_edge["out"] == pytest.approx(299 * 1.5)
+    with pytest.raises(EvaluationError, match=r"root\[9\]"):
+        at_the_edge.gradient("out")
+    outside = system.solve({"x": np.where(np.arange(300) == 0, -0.0, 1.5)})
+    with pytest.raises(EvaluationError, match="logs"):
+        outside["logs"]
+
+
 def test_constants_are_kept_once_by_their_bits() -> None:
     program = lg.Program("p")
     x = program.parameter("x", np.ones(50))

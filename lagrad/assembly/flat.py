@@ -94,6 +94,36 @@ class FlatCode:
         return finite and bool(np.isfinite(adj[:inputs]).all())
 
 
+@dataclass(frozen=True, eq=False)
+class FlatPoint:
+    """Flat code of all rows of a program with its values at a point that has all its derivatives.
+
+    `sign` (rows,): R = sign (u - f), so that the multiplier of a row is sign times the adjoint of its state.
+    """
+
+    code: FlatCode
+    values: Floats  # (slots,)
+    sign: Floats
+
+    @staticmethod
+    def at(code: FlatCode, sign: Floats, v: Floats) -> FlatPoint | None:
+        """The point v = [p, u]; None where u is not what the rows say, or a value or derivative may not exist."""
+        reg = code.values()
+        reg[: code.inputs.size] = v[code.inputs]
+        finite, inside = code.evaluate(reg)
+        m = v.size - code.where.size
+        here = finite and inside and np.array_equal(reg[code.where], v[m:])
+        return FlatPoint(code, reg, sign) if here else None
+
+    def pull(self, seeds: Floats) -> tuple[Floats, Floats] | None:
+        """λ (rows,) and the gradient (inputs,) for weights of the states; None if they are not finite."""
+        adj = np.zeros(self.values.size)
+        adj[self.code.where] = seeds
+        if not self.code.pull(self.values, adj, clear=False):
+            return None
+        return self.sign * adj[self.code.where], adj[: self.code.inputs.size].copy()
+
+
 def flatten(machine: Machine, start: int, stop: int) -> FlatCode:
     """The flat code of rows [start, stop), all explicit."""
     tapes, terms, rows = machine.tapes, machine.terms, machine.rows
