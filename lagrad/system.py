@@ -20,6 +20,7 @@ from lagrad.diagnosis import Diagnosis, diagnose_system
 from lagrad.errors import ConvergenceError, DeclarationError, EvaluationError, StructuralError
 from lagrad.expr.text import hidden_name
 from lagrad.layout import Floats, Layout, by_name, numbers
+from lagrad.linalg.backends import BACKENDS, PACKAGES, installed
 from lagrad.linalg.blocks import DENSE_MAX, BlockPattern
 from lagrad.linalg.sparse import Counters
 from lagrad.program import Program
@@ -31,12 +32,13 @@ from lagrad.structure.matching import maximum_matching
 from lagrad.watch import Watch
 
 
-def build(program: Program, *, dense_max: int = DENSE_MAX) -> System:
+def build(program: Program, *, dense_max: int = DENSE_MAX, linear: str = "superlu") -> System:
     """Find the structure of a program and compile it: lower, match, order in blocks, assemble.
 
     Blocks of more than `dense_max` states are solved with sparse factors, smaller ones with dense ones inside
-    the compiled sweep. Raises `StructuralError` if the constraints cannot determine the states, with the
-    names of the over-determined constraints and the under-determined states.
+    the compiled sweep. `linear` names the library of the sparse ones: "superlu", the default, fastest in all that
+    was measured, or "klu" (package kvxopt). Raises `StructuralError` if the constraints cannot determine the states,
+    with the names of the over-determined constraints and the under-determined states.
 
     >>> import lagrad as lg
     >>> program = lg.Program("kepler")
@@ -48,6 +50,12 @@ def build(program: Program, *, dense_max: int = DENSE_MAX) -> System:
     """
     if not isinstance(program, Program):
         raise DeclarationError("build", f"a Program was expected, got a {type(program).__name__}.")
+    if linear not in BACKENDS:
+        raise DeclarationError("linear", f"{linear!r} is none of {', '.join(map(repr, BACKENDS))}.")
+    if not installed(linear):
+        raise DeclarationError(
+            "linear", f"{linear!r} needs the package {PACKAGES[linear]}.", f"pip install {PACKAGES[linear]}"
+        )
     lowered = lower(
         program.graph.arrays(),
         np.array(program.lhs, dtype=np.int32),
@@ -61,7 +69,9 @@ def build(program: Program, *, dense_max: int = DENSE_MAX) -> System:
     large = [(int(blocks.ptr[b]), int(blocks.ptr[b + 1])) for b in np.flatnonzero(sizes > max(dense_max, 1))]
     machine = assemble(lowered, blocks.row_order, blocks.col_order, large)
     counters = Counters()
-    pattern = BlockPattern.analyze(machine.rows.a_ptr, machine.rows.a_col, blocks.ptr, dense_max, counters)
+    pattern = BlockPattern.analyze(
+        machine.rows.a_ptr, machine.rows.a_col, blocks.ptr, dense_max, counters, linear
+    )
     order = blocks.col_order
     guess, scale, lower_bound, upper_bound = _starting_values(program, lowered.n_states)
     opening_ptr, opening = _opening(program, lowered, blocks)

@@ -29,7 +29,7 @@ from lagrad.linalg.blocks import BlockPattern
 
 Floats = NDArray[np.float64]
 
-PATHS = {"triangular": 48, "dense": 10**6, "sparse": 1}  # `dense_max` that sends blocks there
+PATHS = {"triangular": 48, "dense": 10**6, "sparse": 1, "klu": 1}  # `dense_max` that sends blocks there
 DIGITS = 30
 KINK_FREE = [{"DiracDelta": lambda _: 0}, "mpmath"]  # SymPy's second derivative of |x|; no point is on a kink
 SYMPY_MAX = 60  # rows up to which SymPy's second derivatives are asked for: beyond, they take seconds
@@ -49,7 +49,8 @@ class Case:
 
     @cached_property
     def system(self) -> lg.System:
-        return lg.build(declare(self.fixture), dense_max=PATHS[self.path])
+        linear = "klu" if self.path == "klu" else "superlu"
+        return lg.build(declare(self.fixture), dense_max=PATHS[self.path], linear=linear)
 
     @cached_property
     def solution(self) -> lg.Solution:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lagrad.linalg.backends import BACKENDS
 from lagrad.linalg.condition import NullVectors, condition_large, condition_small, null_vectors
 from lagrad.linalg.sparse import (
     REGULAR,
@@ -32,7 +33,6 @@ from lagrad.linalg.sparse import (
     Reference,
     SparseFactor,
     SparsePattern,
-    analyze,
     values,
 )
 from lagrad.linalg.sweeps import (
@@ -128,7 +128,7 @@ class BlockPattern:
         for b in np.flatnonzero(is_large).tolist():
             lo, hi = int(ptr[b]), int(ptr[b + 1])
             local, slots = inner_entries(indptr, split, lo, hi)
-            sub = analyze(local, indices[slots] - np.int32(lo), hi - lo, counters, backend)
+            sub = BACKENDS[backend](local, indices[slots] - np.int32(lo), hi - lo, counters)
             large.append(LargeBlock(b, lo, hi, slots, sub, Reference()))
         rows, columns = np.diff(indptr), np.bincount(indices, minlength=n).astype(np.int32)
         if len(sizes):

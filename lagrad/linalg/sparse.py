@@ -9,8 +9,8 @@ the matrix and with its transpose. Knows nothing of the blocks around it, and no
     x       = factor.solve(rhs, transpose)     rhs (n,) or (n, k), all columns in one pass
 
 The default backend takes its pivots from SuperLU once, and then refactors on a fixed pattern by the
-left-looking method of Gilbert and Peierls (1988) with the search left out. Another library plugs in by an
-entry in `BACKENDS`.
+left-looking method of Gilbert and Peierls (1988) with the search left out. Other libraries are in
+`lagrad.linalg.backends`.
 """
 
 from __future__ import annotations
@@ -177,11 +177,9 @@ class Reference:
         return Reference, ()
 
 
-def analyze(
-    indptr: Ints, indices: Ints, n: int, counters: Counters | None = None, backend: str = "superlu"
-) -> SparsePattern:
-    """Work on the pattern of one n×n block in sorted CSR; `backend` names an entry of `BACKENDS`."""
-    return BACKENDS[backend](indptr, indices, n, Counters() if counters is None else counters)
+def analyze(indptr: Ints, indices: Ints, n: int, counters: Counters | None = None) -> SuperLUPattern:
+    """Work on the pattern of one n×n block in sorted CSR, for the default backend."""
+    return SuperLUPattern.analyze(indptr, indices, n, Counters() if counters is None else counters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -389,12 +387,6 @@ class SuperLUFactor:
             x.reshape(-1),
         )
         return x
-
-
-BACKENDS: dict[str, Callable[[Ints, Ints, int, Counters], SparsePattern]] = {
-    "superlu": SuperLUPattern.analyze
-}
-"""Name of a sparse direct solver -> its analyze."""
 
 
 def values(data: Floats) -> Floats:
