@@ -650,3 +650,17 @@ if installed("autograd"):  # the peer that runs a NumPy function as it is
     @given(functions(), st.integers(0, 10**6))
     def test_many_random_functions_agree_with_autograd(function: Function, seed: int) -> None:
         agrees_with_autograd(function, seed)
+
+
+@pytest.mark.parametrize("at", [2.0, 0.0])
+def test_differences_across_a_jump_do_not_agree(at: float) -> None:
+    """floor(x) + x jumps at whole numbers, where lagrad takes the slope 1 beside the jump."""
+    program = lg.Program("jump")
+    x = program.parameter("x", at)
+    program.define("y", lg.floor(x) + x)
+    solution = lg.build(program).solve()
+    _, differences = lg.check_gradients(solution, "y", against=["finite-differences"], show=False)
+    assert differences.agrees is False
+    beside = lg.build(program).solve({"x": at + 0.25})
+    _, differences = lg.check_gradients(beside, "y", against=["finite-differences"], show=False)
+    assert differences.agrees is True

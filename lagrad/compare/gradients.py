@@ -41,6 +41,7 @@ SMALL: Final = (
     1e-6  # an element below this part of the largest is compared with that part: see `GradientCheck`
 )
 EXACT: Final = 1e-10  # relative difference that rounding may make between two exact methods
+UNSETTLED: Final = 0.1  # relative error of differences beyond which they excuse nothing
 DIFFERENCES: Final = 1e-6  # the same for differences, beside their own estimate of their error
 
 
@@ -228,7 +229,11 @@ def _finite_differences(problem: _Problem, ours: Floats) -> _Result:
         raise ComparisonError("finite-differences", "the system could not be solved beside the point.")
     note = f"{lost} elements could not be solved for beside the point" if lost else _left_out(elements, ours)
     value = float(problem.u[problem.output])
-    return value, found, 10.0 * np.nan_to_num(error) + DIFFERENCES * np.abs(ours), note
+    # at a jump the differences do not settle, and what they say of their own error would excuse any gradient
+    steep = np.maximum(np.abs(ours), np.nan_to_num(np.abs(found)))
+    flat = DIFFERENCES * abs(value) / np.where(problem.p == 0.0, 1.0, np.abs(problem.p))
+    excused = np.minimum(10.0 * np.nan_to_num(error), UNSETTLED * steep + flat)
+    return value, found, excused + DIFFERENCES * np.abs(ours), note
 
 
 def _complex_step(problem: _Problem, ours: Floats) -> _Result:
