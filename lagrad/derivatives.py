@@ -155,6 +155,7 @@ class Differentiator:
         at = self.at
         return bool(
             at.undefined.rows.size
+            or at.undefined.by_rows.size
             or at.factors.status.any()
             or self.multiple.any()
             or not (at.rcond > RCOND_LIMIT).all()
@@ -189,7 +190,7 @@ class Differentiator:
         active = at.data[:nnz] != 0.0
         low = (at.factors.status != 0) | self.multiple | ~(at.rcond > RCOND_LIMIT)
         doubtful = np.repeat(low, np.diff(layout.ptr))
-        doubtful[at.undefined.rows] = True
+        doubtful[at.undefined.rows] = doubtful[at.undefined.by_rows] = True
         moved = layout.m + np.flatnonzero(layout.used_by(np.flatnonzero(doubtful)))
         if parameters:
             moved = np.append(np.arange(layout.m), moved)
@@ -200,21 +201,28 @@ class Differentiator:
         with np.errstate(all="ignore"):
             return np.asarray(active | (layout.machine.jacobian(v)[2][:nnz] != 0.0))
 
-    def _adjoint(self, seeds: Floats) -> tuple[Floats, Callable[[], Certificate]]:
-        """λ for seeds (n,) or (n, k), checked; with its certificate."""
+    def _adjoint(
+        self, seeds: Floats, by: NDArray[Any] | None = None
+    ) -> tuple[Floats, Callable[[], Certificate]]:
+        """λ for seeds (n,) or (n, k), checked; with its certificate.
+
+        `by`: positions of the parameters that derivatives are taken by, all by default.
+        """
         lam, info = self.at.adjoint(seeds)
-        return lam, self._checked(lam, info, "adjoint", seeds)
+        return lam, self._checked(lam, info, "adjoint", seeds, by=by)
 
     def _tangent(
-        self, rhs: Floats, asked: NDArray[Any] | None = None, twice: bool = False
+        self, direction: Floats, asked: NDArray[Any] | None = None, twice: bool = False
     ) -> tuple[Floats, Callable[[], Certificate]]:
-        """x with R_u x = rhs, for rhs (n,) or (n, k), checked; with its certificate.
+        """x with R_u x = −R_p ṗ, for directions ṗ (m,) or (m, k), checked; with its certificate.
 
         `asked`: positions of the states that matter, all by default; only they and what they are computed from
         are checked. `twice`: x goes into second derivatives.
         """
+        rhs = self.at.minus_by_parameters(direction)
         x, info = self.at.tangent(rhs)
-        return x, self._checked(x, info, "tangent", rhs, asked, twice)
+        moved = np.flatnonzero((direction.reshape(self.layout.m, -1) != 0.0).any(axis=1))
+        return x, self._checked(x, info, "tangent", rhs, asked, twice, moved)
 
     def _checked(
         self,
@@ -224,6 +232,7 @@ class Differentiator:
         rhs: Floats,
         asked: NDArray[Any] | None = None,
         twice: bool = False,
+        by: NDArray[Any] | None = None,
     ) -> Callable[[], Certificate]:
         layout, at, error = self.layout, self.at, info.overall
         if self._doubtful or info.refactored:
@@ -238,6 +247,15 @@ class Differentiator:
             undefined = related[at.undefined.rows]
             if undefined.any():
                 raise self._undefined(int(np.flatnonzero(undefined)[0]))
+            missing = at.undefined
+            entries = related[missing.by_rows]
+            if by is not None:
+                entries &= np.isin(missing.by_parameters, by)
+            if entries.any():
+                e = int(np.flatnonzero(entries)[0])
+                raise undefined_partial(
+                    layout, int(missing.by_rows[e]), int(missing.by_slots[e]), float(missing.by_partials[e])
+                )
             concerned = np.logical_or.reduceat(related, layout.ptr[:-1])
             # a factor that had to be replaced may have been too far away to tell a singular block
             rcond = info.factors.condition() if info.refactored else at.rcond
@@ -278,13 +296,13 @@ class Differentiator:
         swept = None if self.flat is None else self.flat.pull(seeds)
         if swept is None:
             self._check_point(at_any_point)
-            lam, certificate = self._adjoint(seeds)
+            lam, certificate = self._adjoint(seeds, cols)
             return lam, self._by_parameters(lam, cols), certificate
         lam, total = swept
 
         def later() -> Certificate:
             info = self.at.factors.residuals(lam, seeds, transpose=True)
-            return self._checked(lam, info, "adjoint", seeds)()
+            return self._checked(lam, info, "adjoint", seeds, by=cols)()
 
         return lam, total, later
 
@@ -371,7 +389,7 @@ class Differentiator:
     def push(self, direction: Floats, at_any_point: bool = False) -> tuple[Floats, Callable[[], Certificate]]:
         """du/dp · direction, (n,) in block order, for a parameter direction (m,)."""
         self._check_point(at_any_point)
-        return self._tangent(self.at.minus_by_parameters(direction))
+        return self._tangent(direction)
 
     # -- second order ---------------------------------------------------------------------------------------
     # Differentiate R = 0 and R_uᵀ λ = J_uᵀ along ṗ, with L = J − λᵀR and J_uu = 0 for an output that is a state:
@@ -387,7 +405,7 @@ class Differentiator:
         self._check_point(at_any_point)
         m, at = self.layout.m, self.at
         lam, _ = self._adjoint(seed)
-        tangent, _ = self._tangent(at.minus_by_parameters(directions), np.flatnonzero(seed), twice=True)
+        tangent, _ = self._tangent(directions, np.flatnonzero(seed), twice=True)
         moved = hessian_times(self.layout.machine, at.v, lam, np.concatenate([directions, tangent]))
         lam_dot, certificate = self._adjoint(moved[m:])
         return moved[:m] + at.minus_by_parameters_transposed(lam_dot), certificate
@@ -505,7 +523,7 @@ class Differentiator:
         for i, row in enumerate(rows.tolist()):
             seed = np.zeros(self.layout.n)
             seed[row] = 1.0
-            out[i] = gradient_bound(self.at, seed, self._adjoint(seed)[0], cols)
+            out[i] = gradient_bound(self.at, seed, self._adjoint(seed, cols)[0], cols)
         return out
 
     def total(
@@ -540,7 +558,7 @@ class Differentiator:
             some = rows[lo : lo + width]
             seeds = np.zeros((n, some.size))
             seeds[some, np.arange(some.size)] = 1.0
-            lam, certificate = self._adjoint(seeds)
+            lam, certificate = self._adjoint(seeds, cols)
             part = self._by_parameters(lam, cols)[cols].T
             parts.append(sp.csr_array(part) if sparse else part)
             certificates.append(certificate)
@@ -558,7 +576,7 @@ class Differentiator:
             some = cols[lo : lo + width]
             directions = np.zeros((self.layout.m, some.size))
             directions[some, np.arange(some.size)] = 1.0
-            tangent, certificate = self._tangent(self.at.minus_by_parameters(directions), rows)
+            tangent, certificate = self._tangent(directions, rows)
             part = tangent[rows]
             parts.append(sp.csr_array(part) if sparse else part)
             certificates.append(certificate)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +40,15 @@ class Undefined:
     rows: NDArray[np.int64]  # ascending
     slots: NDArray[np.int64]  # of each, the first partial that is not finite; -1: its value is not
     partials: Floats  # of each, that partial
+    # In rows that are otherwise finite, the partials by parameters that are not: they matter to who asks for these.
+    by_rows: NDArray[np.int64]
+    by_slots: NDArray[np.int64]
+    by_parameters: NDArray[np.int64]
+    by_partials: Floats
 
 
-NOTHING_UNDEFINED = Undefined(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+_NONE: Final = np.empty(0, np.int64)
+NOTHING_UNDEFINED: Final = Undefined(_NONE, _NONE, np.empty(0), _NONE, _NONE, _NONE, np.empty(0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,15 +174,26 @@ def _leave_out(layout: Layout, v: Floats, residual: Floats, magnitude: Floats, d
     rows = machine.rows
     of_entry = np.concatenate([np.repeat(np.arange(n), np.diff(ptr)) for ptr in (rows.a_ptr, rows.b_ptr)])
     slots = np.flatnonzero(~np.isfinite(data))
+    states = slots[slots < machine.nnz_u]
     first = np.full(n, -1, np.int64)
-    first[of_entry[slots[::-1]]] = slots[::-1]
+    first[of_entry[states[::-1]]] = states[::-1]
     value = ~np.isfinite(v[layout.m :])
-    bad = (first >= 0) | value | ~np.isfinite(residual) | ~np.isfinite(magnitude)
     explicit = np.repeat(layout.kind == 0, np.diff(layout.ptr))
-    bad &= explicit
+    bad = ((first >= 0) | value | ~np.isfinite(residual)) & explicit
+    by = slots[slots >= machine.nnz_u]
+    by = by[explicit[of_entry[by]] & ~bad[of_entry[by]]]
+    magnitude[of_entry[by]] = np.abs(
+        v[layout.m + of_entry[by]]
+    )  # the other terms' is not known; R is 0 there
+    bad |= ~np.isfinite(magnitude) & explicit
+    by = by[~bad[of_entry[by]]]
     found = np.flatnonzero(bad)
     first = np.where(value, -1, first)[found]
-    undefined = Undefined(found, first, np.where(first >= 0, data[first], np.nan))
+    undefined = Undefined(
+        found, first, np.where(first >= 0, data[first], np.nan),
+        of_entry[by], by, rows.b_col[by - machine.nnz_u].astype(np.int64), data[by],
+    )  # fmt: skip
+    data[by] = 0.0
     data[bad[of_entry]] = 0.0
     data[rows.lhs_slot[found]] = rows.sign[found]
     residual[found] = magnitude[found] = 0.0

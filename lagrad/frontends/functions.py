@@ -21,6 +21,7 @@ import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +30,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.errors import DeclarationError, ShapeError
+from lagrad.errors import DeclarationError, EvaluationError, ShapeError
 from lagrad.frontends.surroundings import surroundings
 from lagrad.frontends.trace import Static, Trace, argument_names, record
 from lagrad.frontends.tree import mapped, signature
@@ -80,10 +81,11 @@ class Compiled:
         """
         self.check_scalar()
         if not self.trace.guesses and not self.layout.pattern.large:
-            with self.lock:  # its working storage is for one call at a time
+            # refused for an argument that is not wanted, perhaps: below, only those that are
+            with suppress(EvaluationError), self.lock:  # its working storage is for one call at a time
                 value, gradient = self.function(p)
-            if all(np.isfinite(gradient[0, self.parts[k]]).all() for k in wanted):
-                return value[0], gradient[0]
+                if all(np.isfinite(gradient[0, self.parts[k]]).all() for k in wanted):
+                    return value[0], gradient[0]
         solution = self.solution(p)
         position, _ = self.positions(self.trace.program.outputs)
         cols = self.columns(wanted)
