@@ -294,15 +294,16 @@ class Differentiator:
     ) -> tuple[Floats, Floats, Callable[[], Certificate]]:
         """λ (n,), Σ seeds · du/dp (m,) and their certificate, for weights of the states (n,)."""
         swept = None if self.flat is None else self.flat.pull(seeds)
+        by = cols if cols.size else None  # multipliers alone are as strict as the derivatives by all parameters
         if swept is None:
             self._check_point(at_any_point)
-            lam, certificate = self._adjoint(seeds, cols)
+            lam, certificate = self._adjoint(seeds, by)
             return lam, self._by_parameters(lam, cols), certificate
         lam, total = swept
 
         def later() -> Certificate:
             info = self.at.factors.residuals(lam, seeds, transpose=True)
-            return self._checked(lam, info, "adjoint", seeds, by=cols)()
+            return self._checked(lam, info, "adjoint", seeds, by=by)()
 
         return lam, total, later
 
