@@ -345,7 +345,7 @@ def make_grid(case: Case) -> Grid:
 # -- the program ---------------------------------------------------------------------------------------------
 
 
-def build(case: Case | str | Path = CASE9, flows: bool = False) -> lg.Program:
+def build(case: Case | str | Path = CASE9, flows: bool = False, currents: bool = False) -> lg.Program:
     """The power flow of a case: polar voltages, power balance at every bus.
 
     With n buses, of which r are references and c = r + pv hold their voltage: parameters Pd, Qd (n,), Pg, Qg
@@ -353,7 +353,9 @@ def build(case: Case | str | Path = CASE9, flows: bool = False) -> lg.Program:
     of the file; constraints "active" (n - r,) and "reactive" (n - c,): power flowing out over branches and
     shunts == power generated less power demanded. Their multipliers are therefore the change of an output per
     unit of power injected at the bus. With `flows`, also the definitions Pf, Qf, Pt, Qt (branches in
-    service,): what enters each branch at its two ends, MW and MVAr.
+    service,): what enters each branch at its two ends, MW and MVAr. With `currents` the same balances are written
+    over named intermediate values: definitions e, f (n,), the voltages V = e + j f, and a, b (n,), the currents
+    I = a + j b = Y V into the grid; the power leaving a bus is then V conj(I).
     """
     case = case if isinstance(case, Case) else read_case(case)
     grid = make_grid(case)
@@ -390,8 +392,20 @@ def build(case: Case | str | Path = CASE9, flows: bool = False) -> lg.Program:
     from_bus = sp.csr_matrix((np.ones(branches), (grid.f, np.arange(branches))), shape=(n, branches))
     to_bus = sp.csr_matrix((np.ones(branches), (grid.t, np.arange(branches))), shape=(n, branches))
     at_bus = sp.csr_matrix((np.ones(gens), (grid.gen_bus, np.arange(gens))), shape=(n, gens))
-    leaving_p = from_bus @ p_f + to_bus @ p_t + case.bus[:, GS] / base * magnitude**2
-    leaving_q = from_bus @ q_f + to_bus @ q_t - case.bus[:, BS] / base * magnitude**2
+    if currents:
+        shunt = sp.diags_array((case.bus[:, GS] + 1j * case.bus[:, BS]) / base)
+        y_f, y_t = sp.diags_array(grid.y_ff) @ from_bus.T, sp.diags_array(grid.y_tt) @ to_bus.T
+        y_f = y_f + sp.diags_array(grid.y_ft) @ to_bus.T
+        y_t = y_t + sp.diags_array(grid.y_tf) @ from_bus.T
+        admittance = sp.csr_array(from_bus @ y_f + to_bus @ y_t + shunt)
+        e = program.define("e", magnitude * lg.cos(angle))
+        f = program.define("f", magnitude * lg.sin(angle))
+        a = program.define("a", admittance.real @ e - admittance.imag @ f)
+        b = program.define("b", admittance.real @ f + admittance.imag @ e)
+        leaving_p, leaving_q = e * a + f * b, f * a - e * b
+    else:
+        leaving_p = from_bus @ p_f + to_bus @ p_t + case.bus[:, GS] / base * magnitude**2
+        leaving_q = from_bus @ q_f + to_bus @ q_t - case.bus[:, BS] / base * magnitude**2
 
     net_p = (at_bus @ generation_p - demand_p) / base
     net_q = (at_bus @ generation_q - demand_q) / base

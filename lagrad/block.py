@@ -7,6 +7,7 @@ point writes it into v.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -141,6 +142,23 @@ def open_block(layout: Layout, block: int, v: Floats) -> None:
         assign_rows(which, machine.tapes, machine.terms, machine.rows, np.empty(machine.registers), v)
 
 
+def propagated_magnitude(
+    layout: Layout, lo: int, hi: int, magnitude: Floats, sizes_times: Callable[[Floats], Floats]
+) -> Floats:
+    """Magnitudes of rows [lo, hi) with what rounding in the block's own definitions passes on.
+
+    + Σ_j |∂R_i/∂u_j| magnitude_j over states j that a row u_j == f defines: a sum that comes out as zero is known to
+    the rounding of its terms only, whatever its own size. `sizes_times(x)`: the block's |∂R_i/∂u_j| times x. One step
+    along the definitions, so that a loop of them cannot add up.
+    """
+    defined = layout.machine.rows.lhs[lo:hi] - (layout.m + lo)
+    own = (defined >= 0) & (defined < hi - lo)
+    passed = np.zeros(hi - lo)
+    passed[defined[own]] = magnitude[own]
+    out: Floats = magnitude + sizes_times(passed)
+    return out
+
+
 class BlockEquations:
     """F(u) = 0 of one block; `v` (m+n of the layout) holds parameters and earlier states, and takes u."""
 
@@ -212,6 +230,13 @@ class BlockEquations:
         """Magnitudes (n,) where the states have the sizes of their guesses; those at `at` if there are none."""
         found = self._magnitude_of_size(self.scale, at.u)
         return np.where(found > 0.0, found, at.magnitude)
+
+    def propagated_magnitude(self, at: Point) -> Floats:
+        """`propagated_magnitude` of this block."""
+        sizes = abs(at.by_u.matrix)
+        return propagated_magnitude(
+            self.layout, self.lo, self.hi, at.magnitude, lambda x: np.asarray(sizes @ x)
+        )
 
     def _magnitude_of_size(self, sizes: Floats, u: Floats) -> Floats:
         out = np.zeros(self.n)

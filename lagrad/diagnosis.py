@@ -400,7 +400,7 @@ def _point(layout: Layout, p: Floats, at: Any) -> Floats:
     # in block order: the rows of explicit blocks, and within others what opens them
     rows = np.concatenate([np.flatnonzero(layout.kind[block] == EXPLICIT), layout.opening]).astype(np.int32)
     within = np.concatenate([np.zeros(rows.size - layout.opening.size), 1.0 + np.arange(layout.opening.size)])
-    rows = rows[np.lexsort((within, block[rows]))] if rows.size else rows
+    rows = rows[np.lexsort((within, block[machine.rows.lhs[rows] - layout.m]))] if rows.size else rows
     rows = rows[~fixed[machine.rows.lhs[rows] - layout.m]] if rows.size else rows
     if rows.size:
         assign_rows(rows, machine.tapes, machine.terms, machine.rows, np.empty(machine.registers), v)

@@ -3,6 +3,7 @@
 Takes the block's equations F(u) = 0, places to start from and the damped Newton method; leaves a solution, or
 the best point that was found, and a list of attempts that says what each method reached and why it ended.
 
+    newton, beside vanishing terms   a root already, but for terms that are rounding altogether
     full Newton steps       to a root where the Jacobian is singular, to which they converge linearly
     newton, continued       if it was on its way, and only its iterations were used up
     scan                    a single state: signs of F at all distances, then bisection
@@ -390,6 +391,31 @@ def _settle(
     return None
 
 
+def _vanishing(block: BlockEquations, at: Point) -> Floats | None:
+    """Magnitudes by which `at` is a simple root where terms vanish altogether, or None if it is none.
+
+    e a + f b == 0 and f a − e b == 0 over definitions a, b that come out as zero: terms that only rounding keeps from
+    being zero do not cancel, and |R| / magnitude stays near one however near the root is. Judged are they by what
+    rounding in the definitions themselves makes of them. The root must be simple by the test that ends
+    `assembly.forward._newton`, with these magnitudes.
+    """
+    magnitude = block.propagated_magnitude(at)
+    if not at.residual_by(magnitude) <= forward.NOISE * forward.EPS:
+        return None
+    w = block.sizes(at.u)
+    step = at.by_u.solve(forward.NOISE * forward.EPS * magnitude)
+    moved = block.at(at.u + step) if np.isfinite(step).all() else None
+    block.at(at.u)
+    if moved is None:
+        return None
+    straight = at.by_u.times(step)
+    change = at.by_u.solve(moved.by_u.times(step) - straight)
+    allowed = forward.BENT * np.abs(straight) + forward.EXACT * forward.EPS * magnitude
+    length = float(np.max(np.abs(step) / w))
+    bent = not (np.abs(change) <= forward.BENT * length * w).all()
+    return None if bent or not (np.abs(moved.r - at.r - straight) <= allowed).all() else magnitude
+
+
 def doubt(block: BlockEquations, tolerance: float) -> str:
     """Why the block's point, accepted by Newton's test although its Jacobian is singular, is no root; or "".
 
@@ -428,7 +454,7 @@ def doubt(block: BlockEquations, tolerance: float) -> str:
 # -- all of it -----------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class Climbed:
-    """How the ladder ended: a status of `assembly.forward`; magnitudes that a multiple root was judged by."""
+    """How the ladder ended: a status of `assembly.forward`; magnitudes that the root was judged by, if not its own."""
 
     status: int
     iterations: int
@@ -484,6 +510,11 @@ def climb(
         attempts.append(Attempt("full Newton steps", reached.iterations, residual, reached.why))
         return Climbed(forward.MULTIPLE_ROOT, reached.iterations, typical)
 
+    vanishing = _vanishing(block, points[-1])
+    if vanishing is not None:
+        iterations, residual = attempts[-1].iterations, points[-1].residual_by(vanishing)
+        attempts.append(Attempt("newton, beside vanishing terms", iterations, residual, "solved"))
+        return Climbed(forward.SOLVED, iterations, vanishing)
     climbed = try_settling(points[-1])
     if climbed is not None:
         return climbed

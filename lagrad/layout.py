@@ -56,7 +56,9 @@ class Layout:
     upper: Floats
     largest_small: int  # size of the largest block solved inside compiled sweeps
     opening_ptr: Index  # (n_blocks+1,) into opening
-    opening: Index  # rows of definitions and hidden states inside non-explicit blocks, in order of evaluation
+    opening: (
+        Index  # rows that define states of non-explicit blocks, by block of the state, in order of evaluation
+    )
 
     @property
     def n(self) -> int:

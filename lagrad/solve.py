@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lagrad.assembly import forward
-from lagrad.block import BlockEquations, open_block
+from lagrad.block import BlockEquations, open_block, propagated_magnitude
 from lagrad.certificate import Certificate, certify, per_block, scaled_residual
 from lagrad.derivatives import Derivatives, Differentiator, check_strict, kink_names, undefined_value
 from lagrad.errors import ConvergenceError, EvaluationError
@@ -40,6 +40,7 @@ CHORD = forward.QUADRATIC  # most that one step on old factors may leave of the 
 FLAT_FROM = 256  # explicit rows from which on a solution is differentiated as flat code: below, its kernels do not pay
 STRIDE = 4096  # blocks between two looks at the clock
 WORST = 3  # residuals that a message names
+CLOSE = 1e-6  # relative length of a Newton step from which on vanishing terms are looked for
 CLIMBED_FROM = (forward.TOO_MANY_ITERATIONS, forward.SINGULAR_ITERATE, forward.STALLED)
 
 
@@ -550,6 +551,9 @@ class _Run:
         self.status[b], self.iterations[b] = newton.run(cold, self.options)
         for known in (self.far, self.evaluated):
             known.discard(b)
+        self.typical.pop(b, None)
+        if newton.typical is not None and self.status[b] == forward.SOLVED:
+            self.typical[b] = newton.typical
         if newton.factor is not None:
             self.lent[b] = newton.factor
             if newton.far():
@@ -590,7 +594,8 @@ class _Run:
         self.status[b], self.iterations[b] = climbed.status, climbed.iterations
         if climbed.typical is not None:
             self.typical[b] = climbed.typical
-            self.lent.pop(b, None)
+            if climbed.status == forward.MULTIPLE_ROOT:
+                self.lent.pop(b, None)
 
     def newton_attempt(self, b: int) -> Attempt:
         lo, hi = int(self.layout.ptr[b]), int(self.layout.ptr[b + 1])
@@ -711,6 +716,7 @@ class _LargeNewton:
         self.factored: Floats | None = None  # the values that it is of
         self.gain = 1.0  # what another step on the factor at hand would leave of the error
         self.bend = np.inf  # what a Newton step left, per length
+        self.typical: Floats | None = None  # magnitudes by which the root was accepted, if not its own
 
     def evaluate(self) -> bool:
         """R, magnitudes and partials of the block at v; whether all are numbers."""
@@ -736,6 +742,21 @@ class _LargeNewton:
         self.layout.pattern.counters.add("residuals")
         self.layout.machine.group_residual(self.group, self.v, self.residual)
         return bool(np.isfinite(self.residual[self.rows]).all())
+
+    def vanishing(self, bound: float) -> bool:
+        """`within` by magnitudes that the block's definitions pass on, which then become `typical`.
+
+        Terms of a constraint that are zero but for rounding do not cancel: see `propagated_magnitude`.
+        """
+        entries = np.abs(self.entries)
+        magnitude = propagated_magnitude(
+            self.layout, self.block.lo, self.block.hi, self.magnitude[self.rows],
+            lambda x: _times(self.block, self.layout, entries, x),
+        )  # fmt: skip
+        if not (np.abs(self.residual[self.rows]) <= bound * magnitude).all():
+            return False
+        self.typical = magnitude
+        return True
 
     def factorize(self) -> bool:
         entries, block, near = self.entries, self.block, self.near if self.factor is None else self.factor
@@ -823,10 +844,14 @@ class _LargeNewton:
                     bend = float((np.abs(correction - (1.0 - damping) * step) / weight).max())
                     best = 0.5 * length * damping * damping / bend if bend > 0.0 else 0.0
                     shorter = min(max(best, 0.1 * damping), 0.5 * damping)
-                if noisy or shorter < forward.SMALLEST:
+                near = length <= CLOSE
+                if noisy or near or shorter < forward.SMALLEST:
                     self.u[:] = start
                     self.evaluate()
-                    return (self._simple(contraction) if noisy else forward.STALLED), it
+                    if noisy or (near and self.vanishing(noise)):
+                        return self._simple(contraction), it
+                    if shorter < forward.SMALLEST:
+                        return forward.STALLED, it
                 damping = shorter
             expected = np.inf
             if damping < 1.0 or bounded:
@@ -925,7 +950,8 @@ class _LargeNewton:
             return forward.MULTIPLE_ROOT
         self.gain = 0.0
         start, block = self.u.copy(), self.block
-        step = self.solve(forward.NOISE * forward.EPS * self.magnitude[self.rows])
+        magnitude = self.magnitude[self.rows].copy() if self.typical is None else self.typical
+        step = self.solve(forward.NOISE * forward.EPS * magnitude)
         weight = np.maximum(np.abs(start), self.layout.scale[self.rows])
         length = float((np.abs(step) / weight).max())
         if length == 0.0:
@@ -935,7 +961,9 @@ class _LargeNewton:
         self.evaluate()
         change = self.solve(_times(block, self.layout, self.entries - here, step))
         straight = _times(block, self.layout, here, step)
-        allowed = forward.BENT * np.abs(straight) + forward.EXACT * forward.EPS * self.magnitude[self.rows]
+        if self.typical is None:
+            magnitude = self.magnitude[self.rows]
+        allowed = forward.BENT * np.abs(straight) + forward.EXACT * forward.EPS * magnitude
         off = np.abs(self.residual[self.rows] - r - straight)  # nan where the step left a domain
         self.u[:] = start
         self.evaluate()
@@ -945,7 +973,7 @@ class _LargeNewton:
 
 def _times(block: LargeBlock, layout: Layout, entries: Floats, x: Floats) -> Floats:
     """The diagonal block with these entries times x."""
-    rows = layout.machine.rows
-    row = np.searchsorted(rows.a_ptr, block.slots, side="right") - 1 - block.lo
-    products = entries * x[rows.a_col[block.slots] - block.lo]
+    rows, lo, hi = layout.machine.rows, block.lo, block.hi
+    row = np.repeat(np.arange(hi - lo), rows.a_ptr[lo + 1 : hi + 1] - layout.pattern.split[lo:hi])
+    products = entries * x[rows.a_col[block.slots] - lo]
     return np.asarray(np.bincount(row, weights=products, minlength=x.size), dtype=np.float64)

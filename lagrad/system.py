@@ -69,8 +69,10 @@ def build(program: Program, *, dense_max: int = DENSE_MAX, linear: str = "superl
     large = [(int(blocks.ptr[b]), int(blocks.ptr[b + 1])) for b in np.flatnonzero(sizes > max(dense_max, 1))]
     machine = assemble(lowered, blocks.row_order, blocks.col_order, large)
     counters = Counters()
+    # a definition u == f(…) without u in f, at its own state: its pivot is 1
+    known = (machine.rows.lhs == machine.m + np.arange(machine.n)) & ~lowered.self_use[blocks.row_order]
     pattern = BlockPattern.analyze(
-        machine.rows.a_ptr, machine.rows.a_col, blocks.ptr, dense_max, counters, linear
+        machine.rows.a_ptr, machine.rows.a_col, blocks.ptr, dense_max, counters, linear, known
     )
     order = blocks.col_order
     guess, scale, lower_bound, upper_bound = _starting_values(program, lowered.n_states)
@@ -145,15 +147,23 @@ def _structure(program: Program, lowered: Lowered) -> Blocks:
 def _starting_values(program: Program, n: int) -> tuple[Floats, Floats, Floats, Floats]:
     """(guess, scale, lower, upper), each (n,) in order of declaration; bounds empty where there are none."""
     guess, scale = np.ones(n), np.ones(n)
-    for item, values in zip(program.states.items, program.guesses, strict=True):
-        if values is not None:
-            guess[item.start : item.start + item.size] = values.ravel()
-            # one size for a whole array: an element that happens to start near zero is no smaller than the
-            # others
-            scale[item.start : item.start + item.size] = float(np.abs(values).max(initial=0.0)) or 1.0
-    for k, sizes in program.scales.items():
+    given = [
+        (i.start, x)
+        for i, x in zip(program.states.items, program.guesses, strict=True)
+        if x is not None and x.size
+    ]
+    if given:
+        flat = np.concatenate([x.ravel() for _, x in given])
+        sizes = np.array([x.size for _, x in given])
+        first = np.cumsum(sizes) - sizes
+        where = np.arange(flat.size) + np.repeat(np.array([start for start, _ in given]) - first, sizes)
+        guess[where] = flat
+        # one size for a whole array: an element that happens to start near zero is no smaller than the others
+        largest = np.maximum.reduceat(np.abs(flat), first)
+        scale[where] = np.repeat(np.where(largest == 0.0, 1.0, largest), sizes)
+    for k, typical in program.scales.items():
         item = program.states.items[k]
-        scale[item.start : item.start + item.size] = sizes.ravel()
+        scale[item.start : item.start + item.size] = typical.ravel()
     lower = upper = np.empty(0)
     if program.bounds:
         lower, upper = np.full(n, -np.inf), np.full(n, np.inf)
@@ -167,11 +177,12 @@ def _starting_values(program: Program, n: int) -> tuple[Floats, Floats, Floats, 
 def _opening(
     program: Program, lowered: Lowered, blocks: Blocks
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Rows (positions) of definitions and hidden states in non-explicit blocks, by block, then by evaluation.
+    """Rows (positions) of definitions and hidden states whose states are in non-explicit blocks, by that block, then
+    by evaluation.
 
-    Only those whose state belongs to the same block: a definition may be what determines another state, when
-    its own is determined by an earlier block, and that value must stay. Operands come first in the graph, so
-    the order of node numbers is an order of evaluation.
+    The row itself may be in a later block, where it determines another state: AC power flow written over e = |V| cos φ
+    and f = |V| sin φ is solved in e and f, and |V| and φ follow from them. The guesses are the user's for |V| and φ.
+    Operands come first in the graph, so the order of node numbers is an order of evaluation.
     """
     node = np.full(lowered.n_rows, -1, dtype=np.int64)
     node[program.constraints.size :] = lowered.hidden
@@ -181,11 +192,10 @@ def _opening(
             defined[item.start : item.start + item.size] = True
     lhs = np.array(program.lhs, dtype=np.int64)
     node[: program.constraints.size] = np.where(defined, lhs, -1)
-    block = np.repeat(np.arange(len(blocks)), np.diff(blocks.ptr))
     node = node[blocks.row_order]
     own = lowered.row_lhs[blocks.row_order]
-    inside = (own >= 0) & (blocks.block_of_col[own] == block)
-    chosen = np.flatnonzero((node >= 0) & inside & (blocks.kind[block] != EXPLICIT))
+    block = np.where(own >= 0, blocks.block_of_col[own], -1)
+    chosen = np.flatnonzero((node >= 0) & (own >= 0) & (blocks.kind[block] != EXPLICIT))
     chosen = chosen[np.lexsort((node[chosen], block[chosen]))] if chosen.size else chosen
     ptr = np.searchsorted(block[chosen], np.arange(len(blocks) + 1)).astype(np.int32)
     return ptr, chosen.astype(np.int32)

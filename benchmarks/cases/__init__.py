@@ -9,7 +9,20 @@ from importlib import import_module
 
 from benchmarks.harness import Case
 
-NAMES = ("dag", "wide", "time", "loops", "tiny", "grid", "field", "many", "batch", "resolve", "start")
+NAMES = (
+    "dag",
+    "wide",
+    "time",
+    "loops",
+    "tiny",
+    "grid",
+    "named",
+    "field",
+    "many",
+    "batch",
+    "resolve",
+    "start",
+)
 _MODULES = {"time": "lorenz"}
 
 

@@ -47,7 +47,9 @@ def grids(case: power_flow.Case) -> list[power_flow_scipy.Grid]:
     return [dataclasses.replace(grid, injection=grid.injection - 0.001 * k * grid.load) for k in range(3)]
 
 
-def _lagrad(case: power_flow.Case) -> Entrant:
+def ours(case: power_flow.Case) -> Entrant:
+    """The power flow of a case, solved and differentiated by lagrad."""
+
     def solve(system: lg.System, given: Any) -> dict[str, Any]:
         return {"value": system.solve(given)["flat_distance"]}
 
@@ -111,7 +113,7 @@ def by_hand(case: power_flow.Case, name: str, factorizer: Any) -> Entrant:
 def entrants(name: str) -> list[Entrant]:
     """SciPy by hand; the same with KLU, and CasADi, where installed."""
     case = read(name)
-    out = [_lagrad(case), by_hand(case, "scipy", lambda: splu)]
+    out = [ours(case), by_hand(case, "scipy", lambda: splu)]
     if installed("kvxopt"):
         from benchmarks.peers import klu
 

@@ -12,11 +12,15 @@ Patterns are found once (`totals_pattern`, `product_pattern`), values computed i
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from lagrad.kernel import kernel
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 Index = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -36,6 +40,8 @@ def totals_pattern(n_rows: int, n: int, ptr: Index, col: Index, most: int) -> tu
             return None
         s_col = np.concatenate([s_col, np.empty(s_col.size + n, np.int32)])
         mark[:] = -1
+    import scipy.sparse as sp
+
     pattern = sp.csr_array((np.empty(s_ptr[-1], np.int8), s_col[: s_ptr[-1]], s_ptr), shape=(hidden, n))
     pattern.sort_indices()
     return s_ptr, pattern.indices.astype(np.int32)
@@ -43,6 +49,8 @@ def totals_pattern(n_rows: int, n: int, ptr: Index, col: Index, most: int) -> tu
 
 def product_pattern(a: sp.csr_array, b: sp.csr_array) -> tuple[Index, Index]:
     """CSR pattern of a product of two patterns (their values are ignored), columns ascending."""
+    import scipy.sparse as sp
+
     one, two = (sp.csr_array((np.ones(x.nnz), x.indices, x.indptr), shape=x.shape) for x in (a, b))
     product = one @ two
     product.sort_indices()

@@ -25,8 +25,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.linalg.backends import BACKENDS
 from lagrad.linalg.condition import NullVectors, condition_large, condition_small, null_vectors
+from lagrad.linalg.elimination import EliminatedFactor, analyze_with
 from lagrad.linalg.sparse import (
     REGULAR,
     Counters,
@@ -106,10 +106,12 @@ class BlockPattern:
         dense_max: int = DENSE_MAX,
         counters: Counters | None = None,
         backend: str = "superlu",
+        known: NDArray[np.bool_] | None = None,
     ) -> BlockPattern:
         """Find what every block needs; blocks of more than `dense_max` rows are large.
 
-        `backend` names the sparse solver of the large ones. ValueError if an entry stands above the blocks.
+        `backend` names the sparse solver of the large ones; `known` (n,): positions that may be eliminated from these
+        beforehand (`lagrad.linalg.elimination`). ValueError if an entry stands above the blocks.
         """
         counters = Counters() if counters is None else counters
         indptr, indices, ptr = (_int32(a) for a in (indptr, indices, ptr))
@@ -128,7 +130,9 @@ class BlockPattern:
         for b in np.flatnonzero(is_large).tolist():
             lo, hi = int(ptr[b]), int(ptr[b + 1])
             local, slots = inner_entries(indptr, split, lo, hi)
-            sub = BACKENDS[backend](local, indices[slots] - np.int32(lo), hi - lo, counters)
+            inner = indices[slots] - np.int32(lo)
+            given = np.zeros(hi - lo, np.bool_) if known is None else known[lo:hi]
+            sub = analyze_with(local, inner, hi - lo, given, counters, backend)
             large.append(LargeBlock(b, lo, hi, slots, sub, Reference()))
         rows, columns = np.diff(indptr), np.bincount(indices, minlength=n).astype(np.int32)
         if len(sizes):
@@ -154,7 +158,8 @@ class BlockPattern:
             if block.block not in lent:
                 return block.pattern.factor(data[block.slots])
             near = lent[block.block]
-            return near.refactor(data[block.slots]) if block.block in far else near
+            entries = data[block.slots]
+            return near.refactor(entries) if block.block in far else _borrowed(near, entries)
 
         factors = tuple(factor(block) for block in self.large)
         return self._with_small_blocks(data, factors, frozenset(lent).difference(far))
@@ -172,6 +177,11 @@ class BlockPattern:
         for block, factor in zip(self.large, large, strict=True):
             status[block.block] = factor.status
         return BlockFactors(self, data, lu, piv, r, c, status, large, borrowed)
+
+
+def _borrowed(factor: SparseFactor, data: Floats) -> SparseFactor:
+    """The factor of a nearby matrix, to be used for one with the entries `data`."""
+    return factor.around(data) if isinstance(factor, EliminatedFactor) else factor
 
 
 @dataclass(frozen=True, eq=False)
