@@ -171,3 +171,15 @@ def test_the_price_of_a_gradient_is_taken_against_its_own_value() -> None:
     assert ratios == {"dag": {1_000: {"lagrad": 2.5, "peer": 4.0}}}
     assert report.cheap_table(ratios).row_count == 1
     assert report.cheap_table({}) is None
+
+
+def test_methods_times_problems() -> None:
+    from benchmarks import optimise
+
+    found = optimise.rows(["HS7"])
+    assert set(found) == {("HS7", method) for method in (*optimise.OURS, *optimise.PEERS)}
+    for row in found.values():
+        assert row["outcome"] == "solved" and row["x"] < 1e-5
+    # a point elsewhere is not counted, nor one that the method itself gave up
+    assert optimise._judged(True, 3, 0.1, None)["outcome"] == "elsewhere"
+    assert optimise._judged(False, 3, 0.0, None)["outcome"] == "refused"

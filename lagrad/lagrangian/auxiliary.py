@@ -34,6 +34,7 @@ PATIENCE = 5  # sweeps between two looks at ρ
 BALANCE = (
     10.0  # ratio of feasibility and stationarity beyond which ρ is moved (S. Boyd et al. (2011), section 3.4)
 )
+ASTRAY = 0.3  # feasibility, relative, below which a rise is no sign of running away
 LEAST = 1e-4  # ρ, over its first value
 
 
@@ -48,6 +49,7 @@ def run(
     first = problem.values(x)[0]
     z = _bounds_of(problem, x, lam)
     record(0, x, lam, z)
+    floor, last = LEAST * rho, (x, lam, residuals(problem, x, lam, z).feasibility)
     for it in range(1, max_iterations + 1):
         psi = Penalised(problem, lam, rho)
         for b in range(len(masks)):
@@ -66,11 +68,17 @@ def run(
         reach, violation = float(np.abs(x).max(initial=0.0)), float(np.abs(C).max(initial=0.0))
         if diverged(value, first, reach) and violation <= 1e-4 * max(1.0, reach):
             return Ended(x, lam, z, it, record.nfev, "unbounded")
-        if it % PATIENCE == 0:
-            if now.feasibility > BALANCE * now.stationarity:
+        away = float(np.abs(x).max(initial=0.0)) > 10.0 * max(1.0, float(np.abs(last[0]).max(initial=0.0)))
+        if it % PATIENCE == 0 or away:
+            if away or not now.feasibility <= max(10.0 * last[2], ASTRAY):
+                # ρ is too small for the curvature of L: back, and never that small again
+                x, lam, rho = last[0], last[1], 4.0 * rho
+                floor = rho
+            elif now.feasibility > BALANCE * now.stationarity:
                 rho *= 2.0
-            elif now.stationarity > BALANCE * now.feasibility and rho > LEAST * penalty:
+            elif now.stationarity > BALANCE * now.feasibility and rho > floor:
                 rho *= 0.5
+            last = (x, lam, residuals(problem, x, lam, z).feasibility)
             if rho > MOST:
                 status = "infeasible" if violation_at_rest(problem, x, tolerance) else "stalled"
                 return Ended(x, lam, z, it, record.nfev, status)
