@@ -24,6 +24,10 @@ EXPECTED = {
     },
 }
 
+# Its best design: −10 <= z0 <= 10, 0 <= z1 <= 10, 0 <= x <= 10, con1 <= 0, con2 <= 0 (the published optimum).
+BEST = {"z0": 1.9776388834, "z1": 0.0, "x": 0.0, "obj": 3.18339395}
+LIMITS = {"x": (0, 10), "z": ([-10, 0], [10, 10])}
+
 
 def build() -> lg.Program:
     """The two disciplines as constraints, objective and limits as definitions."""
@@ -55,6 +59,13 @@ def main() -> None:
         f"\nmultipliers of obj: d1 {d1:.8f}, d2 {d2:.8f}\n"
         f"If discipline 1 gave more, obj would change by {d1:.4f} per unit, not by 1: "
         "y2 answers y1 and takes some back."
+    )
+    best = lg.minimize(
+        build(), "obj", over=["z", "x"], method="reduced", bounds=LIMITS, inequalities=["con1", "con2"]
+    )
+    print(
+        f"\nbest design: z0 {best.x['z'][0]:.8f}, z1 {best.x['z'][1]:.1f}, x {float(best.x['x']):.1f}, "
+        f"obj {best.fun:.8f}; con1 holds it back at {float(best.bound_multipliers['con1']):.6f} per unit"
     )
 
 
