@@ -294,7 +294,9 @@ class Differentiator:
     ) -> tuple[Floats, Floats, Callable[[], Certificate]]:
         """λ (n,), Σ seeds · du/dp (m,) and their certificate, for weights of the states (n,)."""
         swept = None if self.flat is None else self.flat.pull(seeds)
-        by = cols if cols.size else None  # multipliers alone are as strict as the derivatives by all parameters
+        by = (
+            cols if cols.size else None
+        )  # multipliers alone are as strict as the derivatives by all parameters
         if swept is None:
             self._check_point(at_any_point)
             lam, certificate = self._adjoint(seeds, by)
