@@ -221,7 +221,8 @@ class Differentiator:
         """
         rhs = self.at.minus_by_parameters(direction)
         x, info = self.at.tangent(rhs)
-        moved = np.flatnonzero((direction.reshape(self.layout.m, -1) != 0.0).any(axis=1))
+        moving = direction != 0.0
+        moved = np.flatnonzero(moving if direction.ndim == 1 else moving.any(axis=1))
         return x, self._checked(x, info, "tangent", rhs, asked, twice, moved)
 
     def _checked(
