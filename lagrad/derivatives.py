@@ -411,8 +411,24 @@ class Differentiator:
         lam, _ = self._adjoint(seed)
         tangent, _ = self._tangent(directions, np.flatnonzero(seed), twice=True)
         moved = hessian_times(self.layout.machine, at.v, lam, np.concatenate([directions, tangent]))
+        if not np.isfinite(moved).all():
+            raise self._undefined_second(seed)
         lam_dot, certificate = self._adjoint(moved[m:])
-        return moved[:m] + at.minus_by_parameters_transposed(lam_dot), certificate
+        product = moved[:m] + at.minus_by_parameters_transposed(lam_dot)
+        if not np.isfinite(product).all():
+            raise self._undefined_second(seed)
+        return product, certificate
+
+    def _undefined_second(self, seed: Floats) -> EvaluationError:
+        layout = self.layout
+        state = int(np.flatnonzero(seed)[0]) if seed.any() else 0
+        block = int(np.searchsorted(layout.ptr, state, side="right")) - 1
+        return EvaluationError(
+            block,
+            *layout.block_names(block),
+            f"a second derivative of a constraint behind {layout.state_name(state)} is not finite there.",
+            "The point is at the edge of a function's domain, as that of x**1.5 at 0: no second derivative exists.",
+        )
 
     def hvp(self, of: str, direction: Mapping[str, ArrayLike], at_any_point: bool = False) -> Derivatives:
         """H times a parameter direction; {parameter: array of its shape}."""

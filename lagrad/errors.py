@@ -27,6 +27,10 @@ class LagradError(Exception):
 
     place: tuple[str, int, str] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its text and fields, so that it comes whole out of another process."""
+        return _restored, (type(self), self.args, self.__dict__)
+
     def locate(self, file: str, line: int, function: str, source: str, advice: str | None = None) -> None:
         """Put the line of the user's code into the message; `advice` takes the place of what was advised."""
         if self.place is not None:
@@ -39,6 +43,13 @@ class LagradError(Exception):
         rest = rest if advice is None else advice
         where = f'\n  File "{file}", line {line}, in {function}' + (f"\n    {source}" if source else "")
         self.args = (text + where + (f"\n{rest}" if rest else ""),)
+
+
+def _restored(kind: type[LagradError], args: tuple[Any, ...], fields: dict[str, Any]) -> LagradError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
 
 
 class ExpressionError(LagradError, TypeError):

@@ -226,3 +226,14 @@ def test_messages_survive_a_process_boundary_in_a_batch() -> None:
     assert list(batch.errors) == [1] and "c" in str(batch.errors[1])
     certificate = pickle.loads(pickle.dumps(system.solve().gradient("y"))).certificate
     assert certificate.mode == "adjoint" and certificate.kinks == []
+
+
+def test_errors_of_another_process_come_whole() -> None:
+    program = lg.Program("r")
+    x, y = program.parameter("x", -1.0), program.state("y", guess=1.0)
+    program.constrain(y * y == x, name="law")
+    with pytest.raises(lg.LagradError) as caught:
+        lg.build(program).solve(ladder=False)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is type(caught.value) and str(again) == str(caught.value)
+    assert again.constraints == caught.value.constraints == ["law"] or tuple(again.constraints) == ("law",)

@@ -44,9 +44,9 @@ MODES: dict[str, Callable[[lg.Solution, str], Any]] = {
     "jacobian, adjoint": lambda s, of: s.jacobian([of], mode="adjoint"),
     "jacobian, tangent": lambda s, of: s.jacobian([of], mode="tangent"),
     "jacobian, sparse": lambda s, of: s.jacobian([of], sparse=True),
-    "jvp": lambda s, of: s.jvp(dict.fromkeys(s.parameters, 1.0)),
+    "jvp": lambda s, of: s.jvp({name: np.ones_like(p) for name, p in s.parameters.items()}),
     "vjp": lambda s, of: s.vjp({of: 1.0}),
-    "hvp": lambda s, of: s.hvp(of, dict.fromkeys(s.parameters, 1.0)),
+    "hvp": lambda s, of: s.hvp(of, {name: np.ones_like(p) for name, p in s.parameters.items()}),
     "hessian": lambda s, of: s.hessian(of),
 }
 
@@ -82,6 +82,59 @@ def violated(fixture: Fixture, solution: lg.Solution) -> set[str]:
         for name, (left, right) in sides(fixture, values, NUMPY).items()
         if np.any(np.abs(left - right) > 1e-9 * (np.abs(left) + np.abs(right)))
     }
+
+
+HIDDEN_INFINITIES = {
+    "cbrt(x)**3": lambda x: lg.cbrt(x) ** 3,  # derivative 1
+    "sqrt(x)*sqrt(x)": lambda x: lg.sqrt(x) * lg.sqrt(x),  # 1 from the right
+    "1 - cos(sqrt(x))": lambda x: 1 - lg.cos(lg.sqrt(x)),  # 1/2 from the right
+    "arccos(1 - x)**2": lambda x: lg.arccos(1 - x) ** 2,  # 2 from the right
+    "cbrt(x)**2": lambda x: lg.cbrt(x) ** 2,  # none
+}
+
+
+@pytest.mark.parametrize("size", [1, 3, 600])  # row by row, and families in blocks
+@pytest.mark.parametrize("function", HIDDEN_INFINITIES.values(), ids=HIDDEN_INFINITIES)
+@pytest.mark.parametrize("mode", MODES)
+def test_zero_times_infinity_inside_one_row_is_no_zero(mode: str, function: Any, size: int) -> None:
+    program = lg.Program("edge")
+    at_edge = np.linspace(1.0, 0.0, size) if size > 1 else np.zeros(1)
+    x = program.parameter("x", at_edge)
+    z = program.define("z", function(x))
+    program.define("o", lg.sum(z))
+    system = lg.build(program)
+    with pytest.raises(
+        EvaluationError, match=f"derivative of constraint z.{size - 1}. by x.{size - 1}. is nan"
+    ):
+        MODES[mode](system.solve(), "o")
+    with pytest.raises(EvaluationError):
+        system.function("o")(at_edge)
+
+
+@every_mode
+def test_a_branch_not_taken_may_hide_an_infinity(mode: str) -> None:
+    """Beside it: the same functions where `where`, `minimum` and `maximum` do not choose them."""
+    program = lg.Program("branches")
+    x = program.parameter("x", 0.0)
+    a = lg.where(x > 0, lg.sqrt(x), 2.0 * x)
+    b = lg.minimum(lg.sqrt(x) + 1.0, 0.5 * x)
+    program.define("o", a + b + lg.maximum(lg.cbrt(x) ** 3 - 1.0, 3.0 * x))
+    solution = lg.build(program).solve()
+    MODES[mode](solution, "o")
+    assert float(solution.gradient("o")["x"]) == 5.5
+
+
+@pytest.mark.parametrize("function", [lambda x: x**1.5, lambda x: lg.abs(x) ** 1.5], ids=["x", "abs"])
+def test_a_second_derivative_that_is_not_finite_is_refused(function: Any) -> None:
+    program = lg.Program("edge")
+    x = program.parameter("x", 0.0)
+    program.define("o", function(x))
+    solution = lg.build(program).solve()
+    assert float(solution.gradient("o")["x"]) == 0.0
+    with pytest.raises(EvaluationError, match="second derivative"):
+        solution.hvp("o", {"x": 1.0})
+    with pytest.raises(EvaluationError, match="second derivative"):
+        solution.hessian("o")
 
 
 @every_mode

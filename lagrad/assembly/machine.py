@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lagrad.assembly.dispatch import block_partials, block_values, tape_partials, tape_values
+from lagrad.assembly.edges import EDGED, hides, mark
 from lagrad.assembly.lower import Lowered
 from lagrad.kernel import inlined, internal, kernel
 
@@ -414,6 +415,16 @@ def _residual(first, last, segments, tapes, terms, reg, v, out):
                 out[terms.row[lo + i]] += terms.weight[lo + i] * reg[result, i]
 
 
+@inlined
+def _vanishes(first, last, width, adj):
+    """Whether any adjoint of registers [first, last) is 0."""
+    found = False
+    for j in range(first, last):
+        for i in range(width):
+            found = found or adj[j, i] == 0.0
+    return found
+
+
 @kernel
 def _jacobian(first, last, segments, tapes, terms, reg, adj, size, v, out, magnitude, data):
     """Add the terms of segments [first, last) to R, its magnitude and its partials, family-major.
@@ -425,6 +436,9 @@ def _jacobian(first, last, segments, tapes, terms, reg, adj, size, v, out, magni
         k, c = tapes.leaves[t], tapes.consts[t]
         start, stop = tapes.ptr[t], tapes.ptr[t + 1]
         result = k + c + stop - start - 1
+        edged = False
+        for q in range(start, stop - 1):
+            edged = edged or EDGED[tapes.op[q]]
         for lo in range(segments[s], segments[s + 1], WIDTH):
             width = min(WIDTH, segments[s + 1] - lo)
             leaves = terms.leaf_ptr[lo]
@@ -461,6 +475,12 @@ def _jacobian(first, last, segments, tapes, terms, reg, adj, size, v, out, magni
                 magnitude[r] += abs(w) * size[i]
                 for j in range(k):
                     data[terms.slot[leaves + i * k + j]] += w * adj[j, i]
+            if edged and _vanishes(k + c, result, width, adj):
+                for i in range(width):
+                    if hides(tapes.op, tapes.a, tapes.b, start, stop, k + c, reg, adj, i):
+                        mark(tapes.op, tapes.a, tapes.b, start, stop, k + c, reg, adj, i)
+                        for j in range(k):
+                            data[terms.slot[leaves + i * k + j]] += adj[j, i]  # 0 or nan
 
 
 @kernel
@@ -493,11 +513,20 @@ def rows_jacobian(start, stop, tapes, terms, rows, nnz_u, reg, adj, v, out, magn
             tape_values(tapes.op, tapes.a, tapes.b, first, last, k + c, reg)
             tape_partials(tapes.op, tapes.a, tapes.b, first, last, k + c, reg, adj)
             total += w * reg[result]
+            vanishes = False
             for j in range(result + 1):
                 if adj[j] != 0.0:
                     size += abs(w * adj[j] * reg[j])
+                else:
+                    vanishes = vanishes or j >= k + c
             for j in range(k):
                 data[terms.slot[leaves + j]] += w * adj[j]
+            if vanishes:
+                r2, a2 = reg.reshape((reg.size, 1)), adj.reshape((adj.size, 1))
+                if hides(tapes.op, tapes.a, tapes.b, first, last, k + c, r2, a2, 0):
+                    mark(tapes.op, tapes.a, tapes.b, first, last, k + c, r2, a2, 0)
+                    for j in range(k):
+                        data[terms.slot[leaves + j]] += adj[j]  # 0 or nan
         out[r] = total
         magnitude[r] = size
 

@@ -12,7 +12,9 @@ import functools
 import sys
 import sysconfig
 import weakref
-from collections.abc import Callable
+from array import array
+from collections import deque
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
@@ -21,9 +23,7 @@ import numpy as np
 
 from lagrad.frontends.lines import is_ours
 
-MOST: Final = (
-    2_000  # functions, containers and objects that are looked into: a model, not a whole application
-)
+MOST: Final = 2_000  # functions, containers and objects that are looked into; beyond, every call traces again
 
 _PLAIN: Final = frozenset((float, int, bool, str, bytes, type(None), complex))
 _LIBRARY: Final = tuple({sysconfig.get_path(k) for k in ("stdlib", "platstdlib")})
@@ -46,13 +46,17 @@ def surroundings(f: Callable[..., Any]) -> list[Any]:
             value = waiting.pop()
             kind = type(value)
             if kind in _PLAIN:
-                out += (kind, value)
+                out += (kind, repr(value) if value == 0 else value)  # 0.0 and -0.0 are two values
             elif kind is FunctionType:
                 if id(value) not in visited and not _is_library(value.__code__.co_filename):
                     visited.add(id(value))
                     _of_function(value, out, waiting)
                     named.update(_names(value.__code__))
-            elif issubclass(kind, np.ndarray) and value.dtype != object:
+            elif issubclass(kind, np.ndarray) and value.dtype == object:
+                visited.add(id(value))
+                out.append(value.shape)
+                waiting += value.ravel().tolist()
+            elif issubclass(kind, np.ndarray):
                 out += (value.shape, value.dtype.str, hash(value.tobytes()))
             elif issubclass(kind, np.generic):
                 out += (kind, value.item())
@@ -61,14 +65,23 @@ def surroundings(f: Callable[..., Any]) -> list[Any]:
             elif kind is tuple or kind is list:
                 visited.add(id(value))
                 out.append(len(value))
-                if _PLAIN.issuperset(map(type, value)):
-                    out.append(tuple(value))
+                types = tuple(map(type, value))
+                if _PLAIN.issuperset(types):
+                    out += (types, tuple(value))
                 else:
                     waiting += value
-            elif kind is dict:
+            elif issubclass(kind, Mapping):
                 visited.add(id(value))
-                out.append(tuple(map(str, value)))
+                out += (kind, tuple((type(key), str(key)) for key in value))
                 waiting += value.values()
+            elif issubclass(kind, (deque, array)):
+                visited.add(id(value))
+                out.append(kind)
+                waiting.append(list(value))
+            elif kind.__module__.startswith("scipy.sparse"):
+                visited.add(id(value))
+                out.append(kind)
+                waiting += vars(value).values()
             elif kind is set or kind is frozenset:
                 out.append(frozenset(value))
             elif kind is property:
@@ -85,8 +98,10 @@ def surroundings(f: Callable[..., Any]) -> list[Any]:
                 objects.append((value, set()))
         for value, seen in objects:
             _of_object(value, seen, named, waiting)
-        if not waiting or len(visited) >= MOST:
+        if not waiting:
             return out
+        if len(visited) >= MOST:
+            return [*out, object()]  # equal to nothing: what was not looked into may have changed
 
 
 class _Identity:
@@ -134,6 +149,11 @@ def _of_object(value: Any, seen: set[str], named: set[str], waiting: list[Any]) 
     if own.__module__.partition(".")[0] == "lagrad":
         return
     held = dict(getattr(value, "__dict__", None) or {})
+    for base in type(value).__mro__:
+        slots = getattr(base, "__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(value, name):
+                held[name] = getattr(value, name)
     if own.__module__ != "builtins" and not _is_library(
         getattr(sys.modules.get(own.__module__), "__file__", None) or ""
     ):
