@@ -187,7 +187,12 @@ class SystemFunction:
         return self.__dict__ | {"_code": None}  # machine code stays in its process
 
     def _set(self, p: ArrayLike) -> None:
-        values = np.asarray(p, dtype=np.float64).ravel()
+        try:
+            values = np.asarray(p, dtype=np.float64).ravel()
+        except (TypeError, ValueError):
+            raise DeclarationError(
+                "the argument of a system function", f"{p!r:.60} is not an array of real numbers."
+            ) from None
         if values.size != self._cols.size:
             raise ShapeError("the argument of a system function", values.shape, (self._cols.size,))
         self._v[self._cols] = values

@@ -237,3 +237,29 @@ def test_errors_of_another_process_come_whole() -> None:
     again = pickle.loads(pickle.dumps(caught.value))
     assert type(again) is type(caught.value) and str(again) == str(caught.value)
     assert again.constraints == caught.value.constraints == ["law"] or tuple(again.constraints) == ("law",)
+
+
+@pytest.mark.parametrize("bad", ["a", [1 + 1j], [[1.0], [2.0, 3.0]]], ids=["text", "complex", "ragged"])
+def test_a_system_function_says_what_it_cannot_take(bad: Any) -> None:
+    program = lg.Program("square")
+    x = program.parameter("x", 1.0)
+    program.define("y", x * x)
+    function = lg.build(program).function("y")
+    with pytest.raises(lg.errors.DeclarationError, match="is not an array of real numbers"):
+        function(bad)
+    assert function([3.0])[1].item() == 6.0
+
+
+def test_a_callable_takes_parameters_by_name() -> None:
+    program = lg.Program("square")
+    x = program.parameter("x", 1.0)
+    program.define("y", x * x)
+    with pytest.raises(lg.errors.ComparisonError, match=r"takes \{parameter: value\}, not a ndarray"):
+        program.to_callable("numpy")(np.ones(1))
+
+
+def test_an_integer_of_thousands_of_digits(tmp_path: Path) -> None:
+    file = tmp_path / "model.toml"
+    file.write_text(f'[parameters]\nx = 1.0\n[definitions]\nf = "x + {"9" * 5000}"\n')
+    with pytest.raises(lg.LagradError, match=r"thousands of digits(.|\n)*Write it with an exponent"):
+        lg.load_model(file)

@@ -19,6 +19,7 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 import pytest
+import scipy.sparse
 import scipy.sparse as sp
 
 import lagrad as lg
@@ -762,3 +763,24 @@ def test_import_is_light() -> None:
     code = "import lagrad, sys; lagrad.grad; lagrad.implicit; print('numba' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "False"
+
+
+def test_a_function_is_traced_again_where_what_it_reads_was_changed_in_place() -> None:
+    matrix = scipy.sparse.csr_array(2.0 * np.eye(2))
+    table = OrderedDict(a=2.0)
+    many = [[float(k)] for k in range(2500)]  # more than are looked into
+    functions = [
+        (lambda x: (matrix @ x).sum(), lambda: matrix.data.fill(5.0), 2.0, 5.0),
+        (lambda x: (table["a"] * x).sum(), lambda: table.update(a=5.0), 2.0, 5.0),
+        (
+            lambda x: (many[0][0] * x).sum() + 0 * sum(k[0] for k in many),
+            lambda: many[0].insert(0, 5.0),
+            0.0,
+            5.0,
+        ),
+    ]
+    for f, change, before, after in functions:
+        gradient = lg.grad(f)
+        np.testing.assert_array_equal(gradient(np.ones(2)), before)
+        change()
+        np.testing.assert_array_equal(gradient(np.ones(2)), after)

@@ -93,6 +93,10 @@ class _Function:
         self.program, self.library, self.p, self.states = program, into, p, states
 
     def __call__(self, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        if not isinstance(parameters, Mapping | None):
+            raise ComparisonError(
+                "to_callable", f"it takes {{parameter: value}}, not a {type(parameters).__name__}."
+            )
         u = self.states(self.parameters(parameters or {}))
         take, reshape = self.library.take, self.library.reshape
         out = {}

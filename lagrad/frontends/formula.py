@@ -260,10 +260,18 @@ def _tree(text: str, constraint: bool) -> ast.expr:
     except SyntaxError as error:
         column = (error.offset or 1) - 1 if error.lineno in (1, None) else 0
         reason, advice = _syntax(source, str(error.msg), column, constraint)
+        if "integer string conversion" in str(error.msg):
+            reason, advice = "an integer has thousands of digits", "Write it with an exponent, as 1e30."
         raise _at(text, min(max(column, 0) + lost, len(text) - 1), reason, advice) from None
     except (RecursionError, MemoryError):
         raise _too_deep(text) from None
     except (ValueError, OverflowError) as error:  # lone surrogates, integers of more than 4 300 digits
+        if "integer string conversion" in str(error):
+            raise FormulaError(
+                "an integer has thousands of digits.",
+                "Write it with an exponent, as 1e30.",
+                excerpt=shown(text),
+            ) from None
         raise FormulaError(
             f"it cannot be read: {shown(str(error))}", "Retype it.", excerpt=shown(text)
         ) from None
