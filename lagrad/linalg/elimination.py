@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 
 from lagrad.kernel import kernel
 from lagrad.linalg.backends import BACKENDS
-from lagrad.linalg.sparse import REGULAR, Counters, SparseFactor, SparsePattern, values
+from lagrad.linalg.sparse import (
+    REGULAR,
+    Counters,
+    Estimated,
+    InverseEstimate,
+    SparseFactor,
+    SparsePattern,
+    values,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -177,12 +185,13 @@ class EliminatedPattern:
 
 
 @dataclass(frozen=True, eq=False)
-class EliminatedFactor:
+class EliminatedFactor(Estimated):
     """Factors of S, and the entries that lead from it to the whole block."""
 
     pattern: EliminatedPattern
     data: Floats
     inner: SparseFactor
+    lender: EliminatedFactor | None = None  # whose `inner` it is, where `data` are of a matrix near to it
 
     @property
     def status(self) -> int:
@@ -207,7 +216,12 @@ class EliminatedFactor:
 
     def around(self, data: Floats) -> EliminatedFactor:
         """These factors of S with the entries of a matrix near to it: its equations at K are then met exactly."""
-        return replace(self, data=values(data))
+        return replace(self, data=values(data), lender=self.lender or self)
+
+    @cached_property
+    def inverse(self) -> InverseEstimate:
+        """Of the matrix that was factored, once for all that borrow."""
+        return super().inverse if self.lender is None else self.lender.inverse
 
     def solve(self, rhs: Floats, transpose: bool = False) -> Floats:
         """A⁻¹ rhs or A⁻ᵀ rhs, for rhs (n,) or (n, k): the two differ in which entries lead down to S and back."""

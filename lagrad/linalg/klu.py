@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.linalg.sparse import NOT_FINITE, REGULAR, ZERO_PIVOT, Counters, values
+from lagrad.linalg.sparse import NOT_FINITE, REGULAR, ZERO_PIVOT, Counters, Estimated, values
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -72,7 +72,7 @@ class KLUPattern:
 
 
 @dataclass(frozen=True, eq=False)
-class KLUFactor:
+class KLUFactor(Estimated):
     """Factors of one matrix."""
 
     pattern: KLUPattern

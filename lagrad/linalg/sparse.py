@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lagrad.kernel import kernel
+from lagrad.linalg.inverse_norm import inverse_norm
 from lagrad.linalg.scales import balance
 
 if TYPE_CHECKING:
@@ -126,6 +127,10 @@ class SparseFactor(Protocol):
     def price(self) -> float:
         """Solves with one right-hand side that one `refactor` costs, roughly."""
 
+    @property
+    def inverse(self) -> InverseEstimate:
+        """The size of the inverse of the matrix that they are of; computed when first read."""
+
     def refactor(self, data: Floats) -> SparseFactor:
         """Factors of the matrix with the same pattern and these values."""
 
@@ -138,6 +143,32 @@ class SparsePattern(Protocol):
 
     def factor(self, data: Floats) -> SparseFactor:
         """Factors of the matrix with these values, one per entry of the pattern; pivots chosen for them."""
+
+
+class InverseEstimate(NamedTuple):
+    """‖(R A C)⁻¹‖₁ for the scales that equilibrate A."""
+
+    r: Floats  # (n,) powers of two
+    c: Floats  # (n,)
+    norm: float
+
+
+class Estimated:
+    """What all factors have in common: `pattern`, `data` and `solve` are theirs."""
+
+    pattern: Any
+    data: Floats  # (nnz,) the values that they are of
+
+    def solve(self, rhs: Floats, transpose: bool = False) -> Floats:
+        """See `SparseFactor`."""
+        raise AssertionError("a factor solves")
+
+    @cached_property
+    def inverse(self) -> InverseEstimate:
+        """See `SparseFactor`. A matter of these factors alone, so that it does not matter who asks first."""
+        pattern = self.pattern
+        r, c = equilibrating_scales(pattern.indptr, pattern.indices, pattern.n, self.data)
+        return InverseEstimate(r, c, inverse_norm(r, c, self.solve))
 
 
 class Reference:
@@ -236,12 +267,12 @@ class SuperLUPattern:
         status = REGULAR if np.isfinite(d).all() else NOT_FINITE
         if status == REGULAR and not d.all():
             status = ZERO_PIVOT
-        return SuperLUFactor(order, lp, li, lx, up, ui, ux, d, status)
+        return SuperLUFactor(order, data, lp, li, lx, up, ui, ux, d, status)
 
     def _without_factors(self, status: int) -> SuperLUFactor:
         ints, floats = np.empty(0, np.int32), np.empty(0)
         order = PivotOrder(self, floats, floats, ints, ints)
-        return SuperLUFactor(order, ints, ints, floats, ints, ints, floats, floats, status)
+        return SuperLUFactor(order, floats, ints, ints, floats, ints, ints, floats, floats, status)
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,10 +333,11 @@ class Fill:
 
 
 @dataclass(frozen=True, eq=False)
-class SuperLUFactor:
+class SuperLUFactor(Estimated):
     """L (unit diagonal left out) and U (diagonal in d) by columns, in the positions of `order`."""
 
     order: PivotOrder
+    data: Floats  # (nnz,) the values that they are of
     lp: Ints  # (n + 1,)
     li: Ints
     lx: Floats
@@ -314,6 +346,10 @@ class SuperLUFactor:
     ux: Floats
     d: Floats  # (n,) the pivots
     status: int
+
+    @property
+    def pattern(self) -> SuperLUPattern:
+        return self.order.pattern
 
     @property
     def entries(self) -> int:
@@ -356,7 +392,7 @@ class SuperLUFactor:
         if not growth <= GROWTH_LIMIT:
             pattern.counters.add("rejections")
             return pattern.factor(data)
-        return SuperLUFactor(order, fill.lp, fill.li, lx, fill.up, fill.ui, ux, d, REGULAR)
+        return SuperLUFactor(order, data, fill.lp, fill.li, lx, fill.up, fill.ui, ux, d, REGULAR)
 
     def solve(self, rhs: Floats, transpose: bool = False) -> Floats:
         """A⁻¹ rhs or A⁻ᵀ rhs, for rhs (n,) or (n, k); all nan where there are no regular factors."""
