@@ -2,13 +2,18 @@
 
 Takes a layout and parameters with a leading batch axis; gives a `Batch`: states, Jacobians and, lane by lane, what
 went wrong. A system without large blocks runs through all lanes in one call into compiled code; a lane that this
-declines, and every lane of a system with large blocks, goes the ordinary way alone. No lane sees another.
+declines, and every lane of a system with large blocks, goes the ordinary way alone. No lane sees another, so that
+where there is work for several threads they share the lanes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,10 @@ from lagrad.expr.expression import Expression
 from lagrad.layout import Floats, Layout, by_name, numbers, several
 from lagrad.repeated import compiled_arguments
 from lagrad.solve import Options, solve
+
+PROBE = 32  # lanes that one thread solves before others are asked for
+THREADS_PAY = 2e-3  # seconds of work left from which on they are: starting them takes a tenth of that
+PIECES = 4  # for each thread, so that lanes which take long are shared out
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +68,7 @@ def solve_many(
     of: Sequence[str],
     wrt: Sequence[str] | None,
     options: Options,
+    threads: int | None = None,
 ) -> Batch:
     """Solve at every point of `parameters`; arrays with one more axis than the parameter, in front, are batched."""
     p = _points(layout, parameters)
@@ -83,8 +93,13 @@ def solve_many(
             machine.nnz,
             int(layout.pattern.packed[-1]),
         )
-        arguments = compiled_arguments(layout, options)
-        solve_lanes(*arguments, True, rows, cols, Room.of(*sizes), v, total, left)
+
+        def run(part: slice) -> None:
+            arguments = compiled_arguments(layout, options)
+            room = Room.of(*sizes)
+            solve_lanes(*arguments, True, rows, cols, room, v[part], total[part], left[part])
+
+        _share(run, lanes, cores() if threads is None else threads)
         left[bad] = DONE + 1
     errors: dict[int, LagradError] = {}
     for lane in np.flatnonzero(left != DONE).tolist():
@@ -106,6 +121,29 @@ def solve_many(
         for j, b in enumerate(names)
     }
     return Batch(layout, v, errors, jacobian)
+
+
+def cores() -> int:
+    """How many this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+def _share(run: Callable[[slice], None], lanes: int, threads: int) -> None:
+    """`run` all lanes, the first few here and what is left on several threads, if it is worth starting them."""
+    first = min(lanes, PROBE)
+    begun = time.perf_counter()
+    run(slice(0, first))
+    left = (time.perf_counter() - begun) / first * (lanes - first)
+    if threads == 1 or left < THREADS_PAY:
+        run(slice(first, lanes))
+        return
+    cuts = np.linspace(first, lanes, 1 + min(PIECES * threads, lanes - first)).astype(int).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(run, slice(*ends)) for ends in pairwise(cuts)]:
+            done.result()
 
 
 def _points(layout: Layout, parameters: Mapping[str, ArrayLike]) -> Floats:

@@ -43,6 +43,13 @@ def compiled_arguments(layout: Layout, options: Options) -> tuple[Any, ...]:
 _NO_OUTPUTS = np.empty(0, np.int64)
 
 
+def consecutive(index: NDArray[Any]) -> NDArray[Any] | slice:
+    """The same places as a slice, where they lie in a row: numbers are then copied, not gathered one by one."""
+    if index.size and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
+
+
 class _Explicit:
     """Outputs at `rows` and their derivatives by parameters `cols` for a layout of explicit rows only.
 
@@ -52,6 +59,7 @@ class _Explicit:
 
     def __init__(self, layout: Layout, flat: FlatCode, rows: NDArray[Any], cols: NDArray[Any]) -> None:
         self.layout, self.flat, self.rows, self.cols = layout, flat, rows, cols
+        self.part = consecutive(cols)
         self.slots = flat.where[rows]
         self.reg = flat.values()
         self.adj = np.empty(0)
@@ -86,7 +94,7 @@ class _Explicit:
         for t, slot in enumerate(self.slots.tolist()):
             adj[slot] = 1.0
             certain = self.flat.pull(self.reg, adj)
-            out[t] = adj[self.cols]
+            out[t] = adj[self.part]
             adj[: p.size] = 0.0
             if not certain:
                 return None
@@ -118,6 +126,7 @@ class SystemFunction:
         self._cols: NDArray[Any] = np.concatenate([np.empty(0, np.int64), *inputs])
         if np.unique(self._cols).size < self._cols.size:
             raise DeclarationError("wrt", "a parameter is named twice.", "Name each once.")
+        self._part = consecutive(self._cols)
         self._at = layout.m + self._rows
         self._v = np.concatenate([layout.values, layout.guess])  # parameters and last solution
         self._spare = self._v.copy()
@@ -195,7 +204,7 @@ class SystemFunction:
             ) from None
         if values.size != self._cols.size:
             raise ShapeError("the argument of a system function", values.shape, (self._cols.size,))
-        self._v[self._cols] = values
+        self._v[self._part] = values
 
     def _compiled(self, p: ArrayLike, rows: NDArray[Any], out: Floats) -> bool:
         """Solve, and fill `out`, in compiled code; False where the ordinary way has to decide."""

@@ -358,12 +358,14 @@ class System:
         wrt: Sequence[str] | None = None,
         max_iterations: int = 50,
         tolerance: float = 1e-10,
+        threads: int | None = None,
     ) -> Batch:
         """Solve at many parameter points: arrays with one leading axis more than the parameter are lanes.
 
         Parameters without that axis are the same in every lane. With `of`, the Jacobian of these outputs by the
         parameters `wrt` is computed in every lane too. A lane that fails holds nan, its exception is in
-        `batch.errors`, and the others know nothing of it. Every lane starts from the guesses.
+        `batch.errors`, and the others know nothing of it. Every lane starts from the guesses. `threads`: at most so
+        many, by default as many as there are cores; none is started for little work, and no answer depends on them.
 
         >>> import lagrad as lg
         >>> program = lg.Program("root")
@@ -374,7 +376,9 @@ class System:
         >>> batch["y"].round(12), batch.ok
         (array([ 2.,  3., nan]), array([ True,  True, False]))
         """
-        return solve_many(self.layout, parameters, of, wrt, Options(max_iterations, tolerance))
+        if threads is not None and not (isinstance(threads, (int, np.integer)) and threads >= 1):
+            raise DeclarationError("threads", f"{threads!r} is not a whole number from 1 on.")
+        return solve_many(self.layout, parameters, of, wrt, Options(max_iterations, tolerance), threads)
 
     def diagnose(
         self,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import lagrad as lg
+from lagrad import batch
 from lagrad.errors import DeclarationError, LagradError, ShapeError
 
 
@@ -54,6 +55,41 @@ def test_a_bad_lane_neither_stops_nor_poisons_the_others(dense_max: int) -> None
     assert good.size == len(z) - 2
     assert np.array_equal(batch["obj"][good], clean["obj"][good])
     assert np.array_equal(batch.jacobian["obj", "z"][good], clean.jacobian["obj", "z"][good])
+
+
+def test_lanes_shared_between_threads_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    system, z = lg.build(sellar()), points(300)
+    z[40], z[299] = np.nan, [-5.0, -300.0]
+    alone = system.solve_many({"z": z}, of=["obj"], threads=1)
+    began = threading.Barrier(3, timeout=60)  # three threads at once, or this breaks and the lanes with it
+    ran: set[str] = set()
+    lanes = batch.solve_lanes
+
+    def counted(*arguments: object) -> object:
+        name = threading.current_thread().name
+        if name != "MainThread" and name not in ran:
+            ran.add(name)
+            began.wait()
+        return lanes(*arguments)
+
+    monkeypatch.setattr(batch, "THREADS_PAY", 0.0)
+    monkeypatch.setattr(batch, "solve_lanes", counted)
+    shared = system.solve_many({"z": z}, of=["obj"], threads=3)
+    assert len(ran) == 3 and shared.errors.keys() == alone.errors.keys() == {40, 299}
+    assert np.array_equal(shared["y1"], alone["y1"], equal_nan=True)
+    assert np.array_equal(shared.jacobian["obj", "z"], alone.jacobian["obj", "z"], equal_nan=True)
+    with pytest.raises(DeclarationError, match="threads"):
+        system.solve_many({"z": z}, threads=0)
+
+
+def test_little_work_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a thread was started")
+
+    system, z = lg.build(sellar()), points(40)
+    system.solve_many({"z": z}, of=["obj"])  # what has to be compiled or loaded, is
+    monkeypatch.setattr(batch, "ThreadPoolExecutor", refuse)
+    assert system.solve_many({"z": z}, of=["obj"], threads=8).ok.all()
 
 
 def test_batches_that_make_no_sense_are_refused() -> None:

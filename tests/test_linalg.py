@@ -12,9 +12,17 @@ import scipy.sparse.linalg as spla
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lagrad.kernel import kernel
 from lagrad.linalg import sparse
 from lagrad.linalg.blocks import DENSE_MAX, BlockPattern
-from lagrad.linalg.dense import lu_factor, lu_solve, lu_solve_transposed
+from lagrad.linalg.dense import (
+    MARKED,
+    lu_factor,
+    lu_factor_marked,
+    lu_solve,
+    lu_solve_marked,
+    lu_solve_transposed,
+)
 from lagrad.linalg.inverse_norm import inverse_norm
 from lagrad.linalg.scales import balance
 from lagrad.linalg.sparse import NOT_FINITE, REGULAR, ZERO_PIVOT, Counters, analyze
@@ -640,6 +648,35 @@ def true_rcond(matrix):
     with mpmath.workdps(40):
         exact = mpmath.matrix(matrix.tolist())
         return float(1 / (mpmath.mnorm(exact, 1) * mpmath.mnorm(exact**-1, 1)))
+
+
+@kernel
+def by_marks(a, n, piv, marks, x):
+    """Factor and solve by marks, which Python cannot call one by one."""
+    start = np.int64(0)
+    status = lu_factor_marked(a, start, n, piv, start, marks)
+    lu_solve_marked(a, start, n, piv, start, marks, x, start)
+    return status
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 50, MARKED])
+@pytest.mark.parametrize("share", [0.03, 0.2, 1.0])
+def test_elimination_by_marks_gives_the_same_bits(n, share):
+    rng = np.random.default_rng(n)
+    for _ in range(5):
+        matrix = rng.standard_normal((n, n)) * (rng.random((n, n)) < share)
+        matrix[np.arange(n), rng.permutation(n)] = rng.uniform(0.5, 2.0, n)  # pivots off the diagonal
+        b = rng.standard_normal(n)
+        plain, x, piv = matrix.ravel().copy(), b.copy(), np.zeros(n, np.int32)
+        status = lu_factor(plain, 0, n, piv, 0)
+        lu_solve(plain, 0, n, piv, 0, x, 0)
+        marks = np.array([sum(1 << int(j) for j in np.flatnonzero(row)) for row in matrix], np.uint64)
+        marked, y, pivots = matrix.ravel().copy(), b.copy(), np.zeros(n, np.int32)
+        assert by_marks(marked, n, pivots, marks, y) == status
+        assert np.array_equal(marked, plain) and np.array_equal(pivots, piv)
+        assert np.array_equal(y, x, equal_nan=True)
+        if status == 0:
+            np.testing.assert_allclose(matrix @ y, b, atol=1e-9 * np.abs(y).max(), rtol=0)
 
 
 @pytest.mark.parametrize("dense_max", [1, 100])

@@ -12,6 +12,11 @@ plus what all users of u pass on.
 Order. Operations are sorted by level (one more than the highest of their operands), then by opcode, stably. A group is
 one opcode of one level: a loop without dispatch, 28 operations long in a random scalar DAG. Where the operands of a
 stretch lie in consecutive slots, as everywhere in array statements, it is a group of its own, and array arithmetic.
+
+Tiles. A few statements on long arrays are levels longer than any cache, and each would be read from memory as often as
+it is used. Inputs are therefore cut into tiles of neighbours, an operation belongs to the last tile among its operands,
+and operations are sorted by tile before level: all statements are run on one tile, whose slots stay in the cache, and
+then on the next. Operands come from the same tile or an earlier one, so that this is an order too.
 """
 
 from __future__ import annotations
@@ -32,6 +37,8 @@ Floats = NDArray[np.float64]
 
 SUM = len(PRIMITIVES)  # opcode of a sum of products with constants
 STRETCH = 16  # operations with operands in order from which on they are a group of their own
+TILE = 16_384  # slots of a tile: 256 KiB of values and adjoints, half a second-level cache
+NARROW = 64  # inputs of a tile below which groups would become too short to pay
 _BINARY = np.array([p.arity == 2 for p in PRIMITIVES])
 
 
@@ -160,8 +167,11 @@ def flatten(machine: Machine, start: int, stop: int) -> FlatCode:
     arg_a, arg_b = np.empty((2, q), np.int32)
     group = np.empty((3, q + 1), np.int32)
     level_ptr = np.empty(q + 2, np.int32)
+    width = TILE * inputs.size // max(q, 1)  # inputs of a tile
+    tiled = NARROW <= width < inputs.size
+    tile = np.empty(q if tiled else 0, np.int32)
     levels, groups = _sort(
-        inputs.size, constants, _BINARY, op[:q], a, b, args, where, level, spare, order, count,
+        inputs.size, constants, _BINARY, op[:q], a, b, args, where, level, tile, max(width, 1), spare, order, count,
         np.zeros(SUM + 2, np.int32), arg_a, arg_b, level_ptr, group,
     )  # fmt: skip
     code = Code(
@@ -245,12 +255,13 @@ def _expand(
 
 @kernel
 def _sort(
-    inputs, constants, binary, op, a, b, args, where, level, spare, order, count, by_op, arg_a, arg_b, level_ptr, group
+    inputs, constants, binary, op, a, b, args, where, level, tile, width, spare, order, count, by_op, arg_a, arg_b,
+    level_ptr, group,
 ):  # fmt: skip
     # op, a, b, args, where as `_expand` leaves them; level, spare, order (q,), count (q+2,) and by_op (SUM+2,), both
-    # zero: scratch. Written: arg_a, arg_b (q,), level_ptr (q+2,), group (3, q+1): pointer, opcode, form; args and
-    # where with final slots.
-    # Returns the numbers of levels and groups.
+    # zero: scratch; tile (q,), or empty: all in one tile; width: inputs of a tile. Written: arg_a, arg_b (q,),
+    # level_ptr (q+2,), group (3, q+1): pointer, opcode, form; args and where with final slots.
+    # Returns the numbers of levels, those of each tile counted anew, and groups.
     q = op.size
     base = inputs + constants
     levels = np.int32(0)
@@ -267,6 +278,14 @@ def _sort(
                 above = max(above, level[b[t] - inputs])
         level[t] = above + 1
         levels = max(levels, above + 2)
+        if tile.size > 0:
+            last = np.int64(0)
+            if op[t] == SUM:
+                for s in range(a[t], a[t] + b[t]):
+                    last = max(last, _tile(args[s], inputs, width, tile))
+            else:
+                last = max(_tile(a[t], inputs, width, tile), _tile(b[t], inputs, width, tile))
+            tile[t] = last
     # by opcode, then stably by level
     for t in range(q):
         by_op[op[t] + 1] += 1
@@ -282,6 +301,17 @@ def _sort(
         t = spare[i]
         order[count[level[t]]] = t
         count[level[t]] += 1
+    if tile.size > 0:
+        count[:] = 0
+        for t in range(q):
+            count[tile[t] + 1] += 1
+        for i in range(1, count.size):
+            count[i] += count[i - 1]
+        for i in range(q):
+            t = order[i]
+            spare[count[tile[t]]] = t
+            count[tile[t]] += 1
+        order[:] = spare
     for i in range(q):
         spare[order[i]] = base + i
     for s in range(args.size):
@@ -294,16 +324,24 @@ def _sort(
             arg_a[i], arg_b[i] = a[t], b[t]
         else:
             arg_a[i], arg_b[i] = _final(a[t], inputs, spare), _final(b[t], inputs, spare)
-    groups, floor = 0, np.int32(-1)
+    groups, ranks = 0, 0  # ranks: the levels of all tiles
+    floor, at = np.int32(-1), np.int32(0)
     lo = 0
     while lo < q:
         k, l = op[order[lo]], level[order[lo]]
+        here = tile[order[lo]] if tile.size > 0 else at  # `at`: of the same type
         hi = lo + 1
-        while hi < q and op[order[hi]] == k and level[order[hi]] == l:
+        while (
+            hi < q
+            and op[order[hi]] == k
+            and level[order[hi]] == l
+            and (tile.size == 0 or tile[order[hi]] == here)
+        ):
             hi += 1
-        if l != floor:
-            level_ptr[l] = groups
-            floor = l
+        if l != floor or here != at:
+            level_ptr[ranks] = groups
+            ranks += 1
+            floor, at = l, here
         opened = lo
         i = lo
         while k < COMMON_END and i + STRETCH <= hi:
@@ -328,8 +366,16 @@ def _sort(
             groups += 1
         lo = hi
     group[0, groups] = q
-    level_ptr[levels] = groups
-    return levels, groups
+    level_ptr[ranks] = groups
+    return ranks, groups
+
+
+@inlined
+def _tile(slot, inputs, width, tile):
+    """The tile of an operand as `_expand` numbers them; a constant is in the first."""
+    if slot >= inputs:
+        return np.int64(tile[slot - inputs])
+    return np.int64(max(slot, 0) // width)
 
 
 @inlined

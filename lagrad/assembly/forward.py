@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from lagrad.assembly.machine import assign_rows, explicit_rows, rows_jacobian
 from lagrad.kernel import internal, kernel
-from lagrad.linalg.dense import lu_factor, lu_solve
+from lagrad.linalg.dense import MARKED, lu_factor, lu_factor_marked, lu_solve, lu_solve_marked
 from lagrad.linalg.scales import balance
 
 Floats = NDArray[np.float64]
@@ -58,12 +58,14 @@ class Scratch(NamedTuple):
     a: Floats  # (most²,) dense block, then its factors
     piv: NDArray[np.int32]  # (most,)
     work: Floats  # (8, most)
+    marks: NDArray[np.uint64]  # (most,) where a block of at most MARKED rows has entries
 
     @staticmethod
     def of(registers: int, most: int) -> Scratch:
         """Storage for templates of `registers` registers and blocks of up to `most` rows."""
         return Scratch(
-            np.empty((2, registers)), np.empty(most * most), np.empty(most, np.int32), np.empty((8, most))
+            np.empty((2, registers)), np.empty(most * most), np.empty(most, np.int32), np.empty((8, most)),
+            np.empty(most, np.uint64),
         )  # fmt: skip
 
 
@@ -117,27 +119,44 @@ def _within(lo, hi, bound, residual, magnitude):
 
 
 @internal
-def _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale):
-    """Dense LU of the equilibrated diagonal block of rows [lo, hi); the status of `lu_factor`."""
+def _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale, marks):
+    """Dense LU of the equilibrated diagonal block of rows [lo, hi); the status of `lu_factor`.
+
+    By the marks of its entries where these fit in a word and are less than half of all; else marks[0] is 0. Measured,
+    µs for factors and for a solve: a loop of 50 states, three entries in a row, 5.4, 2.8 plain and 4.1, 1.0 by marks; a
+    full block of 50 12.6, 3.2 and 14.7, 4.5.
+    """
     n = hi - lo
     start = np.int64(0)  # a variable: a literal 0 would compile `balance` a second time
     balance(lo, n, rows.a_ptr, rows.a_col, data, r_scale, c_scale, start, a, start)
     a[: n * n] = 0.0
+    entries = 0
     for i in range(n):
+        mark = np.uint64(0)
         for e in range(rows.a_ptr[lo + i + 1] - 1, rows.a_ptr[lo + i] - 1, -1):
             j = rows.a_col[e] - lo
             if j < 0:
                 break
             a[i * n + j] = data[e] * (r_scale[i] * c_scale[j])
-    return lu_factor(a, 0, n, piv, 0)
+            mark |= np.uint64(1) << np.uint64(j & 63)
+            entries += 1
+        marks[i] = mark
+    if n > MARKED or 2 * entries > n * n:
+        marks[0] = 0
+        return lu_factor(a, 0, n, piv, 0)
+    return lu_factor_marked(a, start, n, piv, start, marks)
 
 
 @internal
-def _solve_block(n, a, piv, r_scale, c_scale, x):
+def _solve_block(n, a, piv, r_scale, c_scale, marks, x):
     """x <- A⁻¹ x with the factors of `_factor_block`."""
     for i in range(n):
         x[i] *= r_scale[i]
-    lu_solve(a, 0, n, piv, 0, x, 0)
+    if marks[0] == 0:
+        lu_solve(a, 0, n, piv, 0, x, 0)
+    else:
+        start = np.int64(0)
+        lu_solve_marked(a, start, n, piv, start, marks, x, start)
     for i in range(n):
         x[i] *= c_scale[i]
 
@@ -161,7 +180,7 @@ def _newton(
 ):  # fmt: skip
     n = hi - lo
     reg, adj, a, piv, work = scratch.registers[0], scratch.registers[1], scratch.a, scratch.piv, scratch.work
-    r_scale, c_scale = work[6], work[7]
+    r_scale, c_scale, marks = work[6], work[7], scratch.marks
     start, step, correction, weight, spare, before = work[0], work[1], work[2], work[3], work[4], work[5]
     for i in range(n):
         start[i] = v[m + lo + i]
@@ -179,12 +198,12 @@ def _newton(
             break
         if it == max_iterations:
             break
-        if _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale) != 0:
+        if _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale, marks) != 0:
             return SINGULAR_ITERATE
         length = 0.0
         for i in range(n):
             step[i] = -residual[lo + i]
-        _solve_block(n, a, piv, r_scale, c_scale, step)
+        _solve_block(n, a, piv, r_scale, c_scale, marks, step)
         for i in range(n):
             start[i] = v[m + lo + i]
             weight[i] = max(abs(start[i]), scale[lo + i])
@@ -214,7 +233,7 @@ def _newton(
                     break
                 for i in range(n):
                     correction[i] = -residual[lo + i]
-                _solve_block(n, a, piv, r_scale, c_scale, correction)
+                _solve_block(n, a, piv, r_scale, c_scale, marks, correction)
                 after = 0.0
                 bend = 0.0
                 for i in range(n):
@@ -276,12 +295,12 @@ def _newton(
     # multiple root neither holds, and the second does not where R oscillates faster than rounding resolves.
     # Where all terms are zero (or have underflowed to it) the states are known to rounding of their typical
     # sizes at best.
-    if _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale) != 0:
+    if _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale, marks) != 0:
         return MULTIPLE_ROOT
     for i in range(n):
         step[i] = NOISE * EPS * magnitude[lo + i]
         start[i] = v[m + lo + i]
-    _solve_block(n, a, piv, r_scale, c_scale, step)
+    _solve_block(n, a, piv, r_scale, c_scale, marks, step)
     length = 0.0
     for i in range(n):
         weight[i] = max(abs(start[i]), scale[lo + i])
@@ -310,7 +329,7 @@ def _newton(
             straight = False
     for i in range(n):
         v[m + lo + i] = start[i]
-    _solve_block(n, a, piv, r_scale, c_scale, correction)
+    _solve_block(n, a, piv, r_scale, c_scale, marks, correction)
     rows_jacobian(lo, hi, tapes, terms, rows, nnz_u, reg, adj, v, residual, magnitude, data)
     for i in range(n):
         if not abs(correction[i]) <= BENT * length * weight[i]:

@@ -78,10 +78,17 @@ def solve_and_differentiate(
             return UNSOLVED
     if k == 0:
         return DONE
-    rows_jacobian(
-        0, np.int64(n), tapes, terms, rows, nnz_u, scratch.registers[0], scratch.registers[1], v,
-        residual, magnitude, data,
-    )  # fmt: skip
+    b = 0
+    while b < n_blocks:
+        stop = b + 1
+        if kind[b] == 0:  # every other block was left with R and its partials at the solution
+            while stop < n_blocks and kind[stop] == 0:
+                stop += 1
+            rows_jacobian(
+                np.int64(ptr[b]), np.int64(ptr[stop]), tapes, terms, rows, nnz_u, scratch.registers[0],
+                scratch.registers[1], v, residual, magnitude, data,
+            )  # fmt: skip
+        b = stop
     for i in range(n):
         if residual[i] != 0.0 and not abs(residual[i]) <= residual_limit * magnitude[i]:
             return REFUSED

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.kernel import inlined, kernel
+from lagrad.kernel import inlined, internal, kernel
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -63,6 +63,102 @@ def lu_factor(a: Floats, offset: int, n: int, piv: Ints, at: int) -> int:
                 a[below + k] = l
                 _subtract(a, below + k + 1, a, row + k + 1, n - k - 1, l)
     return status
+
+
+MARKED = 64
+"""Rows of the largest block whose entries are marked by the bits of one word per row."""
+
+# index of the only bit b of a word: _PLACE[(b · _SPREAD) >> 58] (Leiserson, Prokop and Randall 1998)
+_SPREAD = np.uint64(0x03F79D71B4CB0A89)
+_PLACE = np.zeros(64, np.int64)
+for _bit in range(64):
+    _PLACE[(((1 << _bit) * int(_SPREAD)) & 0xFFFFFFFFFFFFFFFF) >> 58] = _bit
+
+
+@inlined
+def _lowest(word: int) -> int:
+    """The place of the lowest bit of a word that has one."""
+    bit = word & (~word + np.uint64(1))
+    place: int = _PLACE[(bit * _SPREAD) >> np.uint64(58)]
+    return place
+
+
+@internal
+def lu_factor_marked(a: Floats, offset: int, n: int, piv: Ints, at: int, marks: NDArray[np.uint64]) -> int:
+    """`lu_factor` of a block of at most MARKED rows: bit j of marks[i] tells whether entry (i, j) may be nonzero.
+
+    marks (n,), of the block before and of its factors after. The same pivots and numbers.
+    """
+    status = 0
+    one = np.uint64(1)
+    for k in range(n):
+        row = offset + k * n
+        bit = one << np.uint64(k)
+        p = k
+        best = abs(a[row + k])
+        for i in range(k + 1, n):
+            if marks[i] & bit:
+                v = abs(a[offset + i * n + k])
+                if v > best:
+                    best = v
+                    p = i
+        piv[at + k] = p
+        if p != k:
+            other = offset + p * n
+            for j in range(n):
+                v = a[row + j]
+                a[row + j] = a[other + j]
+                a[other + j] = v
+            mark = marks[k]
+            marks[k] = marks[p]
+            marks[p] = mark
+        if status == 0 and not (0.0 < best < math.inf):
+            status = k + 1 if best == 0.0 else -(k + 1)
+        if best == 0.0:
+            continue
+        pivot = a[row + k]
+        right = marks[k] & ~((bit - one) | bit)
+        for i in range(k + 1, n):
+            if marks[i] & bit:
+                below = offset + i * n
+                l = a[below + k]
+                if l != 0.0:
+                    l /= pivot
+                    a[below + k] = l
+                    marks[i] |= right
+                    _subtract(a, below + k + 1, a, row + k + 1, n - k - 1, l)
+    return status
+
+
+@internal
+def lu_solve_marked(
+    a: Floats, offset: int, n: int, piv: Ints, at: int, marks: NDArray[np.uint64], x: Floats, start: int
+) -> None:
+    """`lu_solve` with the factors and marks of `lu_factor_marked`."""
+    one = np.uint64(1)
+    for k in range(n):
+        p = piv[at + k]
+        if p != k:
+            v = x[start + k]
+            x[start + k] = x[start + p]
+            x[start + p] = v
+    for i in range(n):
+        v = x[start + i]
+        word = marks[i] & ((one << np.uint64(i)) - one)
+        while word:
+            j = _lowest(word)
+            word &= word - one
+            v -= a[offset + i * n + j] * x[start + j]
+        x[start + i] = v
+    for i in range(n - 1, -1, -1):
+        v = x[start + i]
+        bit = one << np.uint64(i)
+        word = marks[i] & ~((bit - one) | bit)
+        while word:
+            j = _lowest(word)
+            word &= word - one
+            v -= a[offset + i * n + j] * x[start + j]
+        x[start + i] = v / a[offset + i * n + i]
 
 
 @kernel
