@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import __version__, njit
+from numba.core.runtime import rtsys
 
 
 def _sources() -> str:
@@ -33,9 +34,32 @@ def _sources() -> str:
 
 _STAMP = _sources()
 
+LATE_REGISTRIES = ("0.68.",)
+"""Versions of Numba in which kernels are known to load without registries; in others they are filled first."""
+
 # Numba numbers the files of machine code, one for each signature of a kernel. Two processes that compile at the same
 # time would give one number to two signatures, and a third would run the wrong code: here each writer has its own.
 _WRITER = uuid.uuid4().hex[:12]
+
+
+def _load_without_registries(cache: Any) -> None:
+    """Make `cache` read machine code without what compiling would need.
+
+    Numba fills its registries of types and functions before it looks for a kernel on disk: 0.8 of 2.0 s of processor
+    time of a first solve, for nothing where the kernel is there. Where it is not, they are filled as before. What
+    machine code calls is the runtime, which is started here as there; a test loads every kernel so.
+    """
+
+    def load_overload(signature: Any, context: Any) -> Any:
+        rtsys.initialize(context)
+        with cache._guard_against_spurious_io_errors():
+            found = cache._load_overload(signature, context)
+            if found is not None:
+                return found
+        context.refresh()
+        return None
+
+    cache.load_overload = load_overload
 
 
 def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -49,6 +73,8 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             index._source_stamp = _STAMP
         if index is not None and hasattr(index, "_data_name_pattern"):
             index._data_name_pattern = index._data_name_pattern.replace("{number", f"{_WRITER}.{{number")
+        if dispatcher.__dict__.get("_cache") is not None and __version__.startswith(LATE_REGISTRIES):
+            _load_without_registries(dispatcher._cache)
         return dispatcher
 
     return decorate

@@ -7,6 +7,31 @@ import subprocess
 import sys
 from pathlib import Path
 
+LOAD_ALL = """
+import importlib, json, pathlib, pkgutil, sys
+import lagrad
+from lagrad import kernel
+from numba.core.cpu import CPUContext
+
+for module in pkgutil.walk_packages(lagrad.__path__, "lagrad."):
+    if module.name.split(".")[1] in ("assembly", "linalg", "structure"):
+        importlib.import_module(module.name)
+dispatchers = {
+    thing
+    for name, module in list(sys.modules.items()) if name.startswith("lagrad")
+    for thing in vars(module).values() if hasattr(thing, "_cache") and hasattr(thing, "targetctx")
+}
+loaded, filled = 0, []
+refresh = CPUContext.refresh
+CPUContext.refresh = lambda context: (filled.append(1), refresh(context))
+for dispatcher in dispatchers:
+    magic = dispatcher.targetctx.codegen().magic_tuple()
+    for signature, made_for, _ in dispatcher._cache._cache_file._load_index():
+        if made_for == magic:
+            loaded += dispatcher._cache.load_overload(signature, dispatcher.targetctx) is not None
+print(json.dumps([loaded, len(filled), kernel.__version__.startswith(kernel.LATE_REGISTRIES)]))
+"""
+
 ROOT = Path(__file__).resolve().parent.parent
 
 FIRST_SOLVE = """
@@ -36,3 +61,13 @@ def test_a_small_first_solve_imports_nothing_heavy_and_loads_no_kernel_twice() -
     assert heavy == []
     assert kernels["lagrad.assembly.forward.sweep"] == 1
     assert max(kernels.values()) == 1
+
+
+def test_every_kernel_on_disk_loads_without_numbas_registries() -> None:
+    """A symbol that is missing without them ends the process."""
+    subprocess.run([sys.executable, "-c", FIRST_SOLVE], cwd=ROOT, capture_output=True, check=True)
+    done = subprocess.run([sys.executable, "-c", LOAD_ALL], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded, filled, late = json.loads(done.stdout)
+    assert loaded >= 10
+    assert (filled == 0) is late
