@@ -36,9 +36,10 @@ def build(program: Program, *, dense_max: int = DENSE_MAX, linear: str = "superl
     """Find the structure of a program and compile it: lower, match, order in blocks, assemble.
 
     Blocks of more than `dense_max` states are solved with sparse factors, smaller ones with dense ones inside
-    the compiled sweep. `linear` names the library of the sparse ones: "superlu", the default, fastest in all that
-    was measured, or "klu" (package kvxopt). Raises `StructuralError` if the constraints cannot determine the states,
-    with the names of the over-determined constraints and the under-determined states.
+    the compiled sweep. `linear` names the library of the sparse ones: "superlu", the default; "klu" (package
+    kvxopt); "pardiso" (package pypardiso); or "auto": the default, and PARDISO, where it is installed, for blocks
+    whose factors have millions of entries, as in three dimensions. Raises `StructuralError` if the constraints
+    cannot determine the states, with the names of the over-determined constraints and the under-determined states.
 
     >>> import lagrad as lg
     >>> program = lg.Program("kepler")

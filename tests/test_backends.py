@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from laws import LAWS, ONLY, Case
 import lagrad as lg
 from examples import bratu
 from lagrad.errors import DeclarationError
-from lagrad.linalg import backends
+from lagrad.linalg import backends, sparse
+from lagrad.linalg.klu import KLUFactor, KLUPattern
 from lagrad.linalg.sparse import NOT_FINITE, REGULAR, ZERO_PIVOT, Counters
 
 NAMES = [
@@ -103,6 +105,28 @@ def test_a_system_on_each(name: str) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-12)
     again = pickle.loads(pickle.dumps(system))
     assert np.array_equal(again.solve().gradient("integral")["lam"], gradient(1.0))
+
+
+@pytest.mark.skipif(not backends.installed("klu"), reason="the package kvxopt is optional")
+def test_heavy_fill_is_refactored_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule of "auto", with KLU in the place of PARDISO and limits that a small block passes."""
+    a = matrix(70)
+    pattern = (a.indptr.astype(np.int32), a.indices.astype(np.int32), 70)
+    other = KLUPattern.analyze(*pattern, Counters())
+    light = replace(sparse.analyze(*pattern), heavy=other)
+    assert isinstance(light.factor(a.data).refactor(2.0 * a.data), sparse.SuperLUFactor)
+    monkeypatch.setattr(sparse, "HEAVY_FILL", 0)
+    heavy = replace(sparse.analyze(*pattern), heavy=other)
+    assert isinstance(heavy.factor(a.data).refactor(2.0 * a.data), sparse.SuperLUFactor)  # few entries
+    monkeypatch.setattr(sparse, "HEAVY_ENTRIES", 1)
+    first = heavy.factor(a.data)
+    second = first.refactor(2.0 * a.data)
+    assert isinstance(first, sparse.SuperLUFactor) and isinstance(second, KLUFactor)
+    b = np.arange(70.0)
+    np.testing.assert_allclose(second.solve(b), 0.5 * first.solve(b), rtol=1e-11)
+    singular = a.data.copy()
+    singular[a.indptr[7] : a.indptr[8]] = 0.0
+    assert first.refactor(singular).status == ZERO_PIVOT
 
 
 def test_a_solver_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
