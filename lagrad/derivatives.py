@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lagrad.accuracy import gradient_bound, multiplier_bound, product_estimate, spread
-from lagrad.assembly.kinks import kinks
+from lagrad.assembly.kinks import followed, kinks
 from lagrad.assembly.second import hessian_times
 from lagrad.certificate import (
     BACKWARD_LIMIT,
@@ -31,7 +31,7 @@ from lagrad.certificate import (
     check_regular,
 )
 from lagrad.coupling import coupled
-from lagrad.errors import CertificateError, DeclarationError, EvaluationError, ShapeError, listed
+from lagrad.errors import CertificateError, DeclarationError, EvaluationError, KinkError, ShapeError, listed
 from lagrad.layout import Layout, by_name, numbers, several
 from lagrad.linalg.blocks import Residuals
 from lagrad.linearize import Linearization
@@ -74,9 +74,9 @@ def _restored(items: dict[Any, Any], certificate: Certificate) -> Derivatives:
     return Derivatives(items, lambda: certificate)
 
 
-def kinked(at: Linearization) -> list[tuple[int, str]]:
-    """(row, primitive) wherever a term sits on a kink."""
-    return kinks(at.layout.machine, at.v, partial(spread, at))
+def kinked(at: Linearization, moves: NDArray[np.bool_] | None = None) -> list[tuple[int, str]]:
+    """(row, primitive) wherever a term sits on a kink, as a function of the entries of v that move (m+n,)."""
+    return kinks(at.layout.machine, at.v, partial(spread, at), moves)
 
 
 def kink_names(at: Linearization) -> list[str]:
@@ -402,11 +402,16 @@ class Differentiator:
     #     H ṗ = L_pu u̇ + L_pp ṗ − R_pᵀ λ̇
     # Two solves with the factors of the first order, none of its own; [L_pu u̇ + L_pp ṗ, L_uu u̇ + L_up ṗ] is one
     # pass over the terms.
+    #
+    # On a kink the first derivative that the rule chose is a slope from one side. The second derivative of the same
+    # rules is none from any side: with r = hypot(x, y) at 0, whose rule is (1, 0), that of r² is 2 by x and 0 by y.
     def hessian_times(
-        self, seed: Floats, directions: Floats, at_any_point: bool = False
+        self, seed: Floats, directions: Floats, at_any_point: bool = False, one_sided: bool = False
     ) -> tuple[Floats, Callable[[], Certificate]]:
         """H ṗ (m, k) for directions ṗ (m, k), with H the second derivative by parameters of seed · u, seed (n,)."""
         self._check_point(at_any_point)
+        if not one_sided:
+            self._check_smooth(seed, directions)
         m, at = self.layout.m, self.at
         lam, _ = self._adjoint(seed)
         tangent, _ = self._tangent(directions, np.flatnonzero(seed), twice=True)
@@ -419,6 +424,32 @@ class Differentiator:
             raise self._undefined_second(seed)
         return product, certificate
 
+    @cached_property
+    def _has_kinks(self) -> bool:
+        return bool(kinked(self.at))
+
+    def _check_smooth(self, seed: Floats, directions: Floats) -> None:
+        """Raise where the directions (m, k) move something across a kink that the output depends on."""
+        if not self._has_kinks:
+            return
+        layout, rows = self.layout, self.layout.machine.rows
+        moved = (directions != 0.0).any(axis=1)
+        entered = np.unique(np.repeat(np.arange(layout.n), np.diff(rows.b_ptr))[moved[rows.b_col]])
+        moves = np.append(moved, layout.used_by(entered))
+        by = followed(layout.machine, self.at.v)[: layout.machine.nnz_u]
+        related = layout.computed_from(np.flatnonzero(seed), by)
+        for row, primitive in kinked(self.at, moves):
+            if related[row]:
+                block = int(np.searchsorted(layout.ptr, row, side="right")) - 1
+                raise KinkError(
+                    block,
+                    *layout.block_names(block),
+                    f"{primitive} in constraint {layout.row_name(row)} sits on a kink there, where its derivative is "
+                    "one-sided: no second derivative exists.",
+                    "Move the parameters off that point, or write it with functions that are smooth there. "
+                    "one_sided=True gives what the rules of the table of primitives make of it.",
+                )
+
     def _undefined_second(self, seed: Floats) -> EvaluationError:
         layout = self.layout
         state = int(np.flatnonzero(seed)[0]) if seed.any() else 0
@@ -430,10 +461,16 @@ class Differentiator:
             "The point is at the edge of a function's domain, as that of x**1.5 at 0: no second derivative exists.",
         )
 
-    def hvp(self, of: str, direction: Mapping[str, ArrayLike], at_any_point: bool = False) -> Derivatives:
+    def hvp(
+        self,
+        of: str,
+        direction: Mapping[str, ArrayLike],
+        at_any_point: bool = False,
+        one_sided: bool = False,
+    ) -> Derivatives:
         """H times a parameter direction; {parameter: array of its shape}."""
         seed, along = self._seed(of), self.layout.direction(direction)[:, None]
-        product, certificate = self.hessian_times(seed, along, at_any_point)
+        product, certificate = self.hessian_times(seed, along, at_any_point, one_sided)
 
         def bound() -> dict[Any, Any]:
             return self.layout.split_parameters(product_estimate(self.at, seed, along)[:, 0])
@@ -443,14 +480,19 @@ class Differentiator:
     # The columns of H that share a colour are asked for in one product with the sum of their directions; each entry can
     # then be read from one place (`structure.colouring`). Without a pattern every column is a colour of its own.
     def hessian(
-        self, of: str, wrt: Sequence[str] | str | None, sparse: bool = False, at_any_point: bool = False
+        self,
+        of: str,
+        wrt: Sequence[str] | str | None,
+        sparse: bool = False,
+        at_any_point: bool = False,
+        one_sided: bool = False,
     ) -> Derivatives:
         """{(a, b): (size of a, size of b)} of second derivatives of a scalar output, symmetric."""
         layout = self.layout
         names = [i.name for i in layout.parameter_items()] if wrt is None else several(wrt)
         inputs = [layout.find_parameter(name)[0] for name in names]
         cols = np.concatenate([np.empty(0, np.int64), *inputs])
-        total, certificate = self.second(self._seed(of), cols, sparse, at_any_point)
+        total, certificate = self.second(self._seed(of), cols, sparse, at_any_point, one_sided)
         at = np.cumsum([0] + [p.size for p in inputs])
 
         def parts(total: Any) -> dict[Any, Any]:
@@ -468,7 +510,12 @@ class Differentiator:
         return Derivatives(parts(total), self._bounded(certificate, bound))
 
     def second(
-        self, seed: Floats, cols: NDArray[Any], sparse: bool = False, at_any_point: bool = False
+        self,
+        seed: Floats,
+        cols: NDArray[Any],
+        sparse: bool = False,
+        at_any_point: bool = False,
+        one_sided: bool = False,
     ) -> tuple[Any, Callable[[], Certificate]]:
         """d²(seed · u)/dp² by the parameter positions `cols` (k,): (k, k), sparse or not."""
         unique, back = np.unique(cols, return_inverse=True)
@@ -484,7 +531,7 @@ class Differentiator:
             chosen = np.flatnonzero((lo <= colours) & (colours < lo + width))
             directions = np.zeros((self.layout.m, min(width, count - lo)))
             directions[unique[chosen], colours[chosen] - lo] = 1.0
-            product, certificate = self.hessian_times(seed, directions, at_any_point)
+            product, certificate = self.hessian_times(seed, directions, at_any_point, one_sided)
             parts.append(product[unique])
             certificates.append(certificate)
         product = np.concatenate(parts, axis=1)

@@ -491,7 +491,7 @@ def _conditions(layout: Layout, at: Linearization) -> Iterator[Finding]:
         singular = rcond[b] <= RCOND_LIMIT
         figures = {"rcond": float(rcond[b]), "residual": null.residual, "block": float(b)}
         moves = ", ".join(
-            f"{null.right[k] / _largest(null.right):+.3g} {layout.state_name(lo + k)}" for k in states[:6]
+            f"{null.right[k] / null.right[states[0]]:+.3g} {layout.state_name(lo + k)}" for k in states[:6]
         )
         if singular:
             message = (
@@ -514,14 +514,11 @@ def _conditions(layout: Layout, at: Linearization) -> Iterator[Finding]:
         )
 
 
-def _largest(x: Floats) -> float:
-    return float(np.abs(x).max(initial=0.0)) or 1.0
-
-
 def _parts(x: Floats) -> list[int]:
     """Entries of a null vector that take part, largest first."""
     size = np.abs(x)
-    order = np.argsort(-size, kind="stable")
+    # to six digits: rounding does not order what is equally large
+    order = np.argsort(-np.round(size / size.max(initial=1e-300), 6), kind="stable")
     return order[size[order] > TAKES_PART * size.max(initial=0.0)].tolist()
 
 

@@ -242,6 +242,12 @@ class EvaluationError(BlockError):
     what = "not finite"
 
 
+class KinkError(BlockError):
+    """A second derivative at a kink of a function, as that of |x| at 0: it does not exist."""
+
+    what = "not smooth"
+
+
 class CertificateError(LagradError):
     """A derivative whose own check failed: the linear residual stayed too large, or `strict` asked for more.
 

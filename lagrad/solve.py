@@ -313,14 +313,14 @@ class Solution:
         """du/dp · direction, (n,) in block order, for a parameter direction (m,): `jvp` without names."""
         return self._differentiator.push(direction)[0]
 
-    def second(self, seed: Floats, cols: NDArray[Any]) -> Floats:
+    def second(self, seed: Floats, cols: NDArray[Any], one_sided: bool = False) -> Floats:
         """d²(seed · u)/dp² (k, k) by parameter positions `cols` (k,), for weights (n,): `hessian` without names."""
-        out: Floats = self._differentiator.second(seed, cols)[0]
+        out: Floats = self._differentiator.second(seed, cols, one_sided=one_sided)[0]
         return out
 
-    def second_product(self, seed: Floats, direction: Floats) -> Floats:
+    def second_product(self, seed: Floats, direction: Floats, one_sided: bool = False) -> Floats:
         """d²(seed · u)/dp² · direction, (m,): `hvp` without names."""
-        return self._differentiator.hessian_times(seed, direction[:, None])[0][:, 0]
+        return self._differentiator.hessian_times(seed, direction[:, None], one_sided=one_sided)[0][:, 0]
 
     def jvp(
         self, direction: Mapping[str, ArrayLike], *, at_any_point: bool = False, strict: bool | float = False
@@ -340,11 +340,14 @@ class Solution:
         direction: Mapping[str, ArrayLike],
         *,
         at_any_point: bool = False,
+        one_sided: bool = False,
         strict: bool | float = False,
     ) -> Derivatives:
         """Second derivative of a scalar output times a parameter direction: {parameter: array of its shape}.
 
-        One tangent and one adjoint solve on the factors of the gradient, and one pass over the terms.
+        One tangent and one adjoint solve on the factors of the gradient, and one pass over the terms. On a kink that
+        the direction moves something across no second derivative exists: `KinkError`, unless `one_sided` asks for
+        what the rules of the table of primitives make of it.
 
         >>> import lagrad as lg
         >>> program = lg.Program("cubic")
@@ -354,7 +357,7 @@ class Solution:
         >>> round(float(lg.build(program).solve().hvp("y", {"p": 1.0})["p"]), 12)
         -0.09375
         """
-        return check_strict(self._differentiator.hvp(of, direction, at_any_point), strict)
+        return check_strict(self._differentiator.hvp(of, direction, at_any_point, one_sided), strict)
 
     def hessian(
         self,
@@ -363,12 +366,13 @@ class Solution:
         *,
         sparse: bool = False,
         at_any_point: bool = False,
+        one_sided: bool = False,
         strict: bool | float = False,
     ) -> Derivatives:
         """Second derivatives of a scalar output: {(a, b): array (size of a, size of b)} over parameters a and b.
 
         Where parameters are not all coupled through a nonlinear term, fewer products than parameters are needed: a star
-        colouring of the pattern says which columns share one. `sparse` gives SciPy's CSR arrays.
+        colouring of the pattern says which columns share one. `sparse` gives SciPy's CSR arrays. Kinks as for `hvp`.
 
         >>> import lagrad as lg
         >>> program = lg.Program("bowl")
@@ -379,7 +383,8 @@ class Solution:
                [ 1., 12.,  0.],
                [ 0.,  0., 18.]])
         """
-        return check_strict(self._differentiator.hessian(of, wrt, sparse, at_any_point), strict)
+        found = self._differentiator.hessian(of, wrt, sparse, at_any_point, one_sided)
+        return check_strict(found, strict)
 
     def __repr__(self) -> str:
         lines = [f"Solution of {self.layout.name!r}: {self.report.structure}"]

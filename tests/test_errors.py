@@ -85,6 +85,13 @@ def not_a_solution() -> None:
     dataclasses.replace(solution, v=solution.v * 1.001).gradient("y")
 
 
+def kink() -> None:
+    program = lg.Program()
+    x = program.parameter("x", 0.0)
+    program.define("y", abs(x) * x)
+    lg.build(program).solve().hessian("y")
+
+
 def certificate() -> None:
     program = lg.Program()
     x = program.parameter("x", 1e-300)
@@ -132,6 +139,7 @@ RAISED: dict[type[errors.LagradError], tuple[Callable[[], Any], list[str], dict[
     errors.NotASolutionError: (
         not_a_solution, ["constraint c", "residual", "should cancel", "at_any_point"], {"constraints": ["c"]},
     ),
+    errors.KinkError: (kink, ["constraint y", "abs", "kink", "one_sided=True"], {"constraints": ["y"]}),
     errors.CertificateError: (
         certificate, ["adjoint", "backward error", "solution.certificate"], {"mode": "adjoint", "residual": np.inf},
     ),

@@ -14,7 +14,7 @@ import sympy
 import lagrad as lg
 from lagrad.coupling import coupled
 from lagrad.derivatives import Differentiator
-from lagrad.errors import DeclarationError, ExpressionError, ShapeError, UnknownNameError
+from lagrad.errors import DeclarationError, ExpressionError, KinkError, ShapeError, UnknownNameError
 from lagrad.structure.colouring import places, star_colouring
 
 REFERENCE = json.loads((Path(__file__).parent / "reference.json").read_text())
@@ -117,9 +117,9 @@ def test_a_sparse_hessian_takes_few_products(monkeypatch: pytest.MonkeyPatch) ->
     widths = []
     once = Differentiator.hessian_times
 
-    def counted(self: Any, seed: Any, directions: Any, at_any_point: bool = False) -> Any:
+    def counted(self: Any, seed: Any, directions: Any, *how: Any) -> Any:
         widths.append(directions.shape[1])
-        return once(self, seed, directions, at_any_point)
+        return once(self, seed, directions, *how)
 
     monkeypatch.setattr(Differentiator, "hessian_times", counted)
     hessian = solution.hessian("obj", sparse=True)
@@ -300,3 +300,65 @@ def test_misuse_is_told() -> None:
         lg.hessian(lambda n: 1.0 * n)(True)
     with pytest.raises(ExpressionError):
         lg.hessian(lambda x: x if x > 0 else -x)(1.0)
+
+
+# -- kinks ----------------------------------------------------------------------------------------------------------
+def radius_used_twice(x: Any) -> Any:
+    r = np.hypot(x[0], x[1])  # a state, whose multiplier 2 r is 0 at the kink
+    return r * r
+
+
+@pytest.mark.parametrize(
+    ("f", "at", "primitive"),
+    [
+        # the truth is 2 I; the rules give diag(2, 0)
+        (lambda x: np.hypot(x[0], x[1]) ** 2, np.zeros(2), "hypot"),
+        (radius_used_twice, np.zeros(2), "hypot"),
+        (lambda x: np.abs(x * x), 0.0, "abs"),  # does not move to first order
+        (lambda x: x * np.abs(x), 0.0, "abs"),
+        (lambda x: np.maximum(x, 0.0) ** 2, 0.0, "maximum"),
+        (lambda x: lg.where(x > 0.5, x**3, x), 0.5, "less"),
+        (lambda x: lg.where(x > 0.0, x**3, np.abs(x - 1.0)), -0.0 + 1.0, None),
+        (lambda x: lg.where(x > 2.0, x**3, np.abs(x - 1.0) ** 3), 1.0, "abs"),
+        (lambda p: lg.implicit(lambda y: y + np.abs(y) * y - p, 0.3), 0.0, "abs"),  # y = 0 within rounding
+    ],
+)
+def test_there_is_no_second_derivative_on_a_kink(f: Any, at: Any, primitive: str | None) -> None:
+    tangent = (np.ones_like(at),)
+    solution = lg.build(lg.trace(f, at)).solve()
+    name = next(iter(solution.parameters))
+    calls = (
+        lambda **how: lg.hessian(f, **how)(at),
+        lambda **how: lg.hvp(f, (at,), tangent, **how),
+        lambda **how: solution.hessian("out", **how),
+        lambda **how: solution.hvp("out", {name: tangent[0]}, **how),
+    )
+    for call in calls:
+        if primitive is None:
+            call()
+            continue
+        with pytest.raises(KinkError, match=rf"{primitive} in constraint .* sits on a kink"):
+            call()
+        call(one_sided=True)
+
+
+def test_kinks_elsewhere_do_not_stand_in_the_way() -> None:
+    def f(x: Any, y: Any) -> Any:
+        return {"beside": np.abs(y) + x**3, "folded": np.abs(y) * x**2}
+
+    hessian = lg.hessian(f)(2.0, 0.0)  # y is given: |y| is a number
+    assert (float(hessian["beside"]), float(hessian["folded"])) == (12.0, 0.0)
+    with pytest.raises(KinkError):
+        lg.hessian(f, 1)(2.0, 0.0)
+    solution = lg.build(lg.trace(lambda x: {"rough": np.abs(x), "smooth": x**3 + x**2}, 0.0)).solve()
+    assert float(solution.hessian("out.smooth")["x", "x"][0, 0]) == 2.0
+    with pytest.raises(KinkError):
+        solution.hessian("out.rough")
+
+
+def test_a_shared_value_in_a_branch_that_is_not_taken_is_no_kink() -> None:
+    def f(x: Any) -> Any:
+        rough = np.abs(x - 0.5)
+        return lg.where(x < 1.0, x**3, rough * rough + rough)
+
+    assert float(lg.hessian(f)(0.5)) == 3.0

@@ -70,6 +70,19 @@ def with_index(x):
     return [1.0, 2.0][x]
 
 
+def with_index_of_numbers(x):
+    return np.arange(3.0)[x]
+
+
+def with_two_indices_of_numbers(x):
+    table = np.ones((2, 2))
+    return table[0, 2 * x]
+
+
+def with_list_of_indices(x):
+    return np.arange(3.0)[[x, x]].sum()
+
+
 def with_float(x):
     return float(x) * 2
 
@@ -170,6 +183,9 @@ def with_iterator(x):
         (with_math, "math.sin", "np.sin"),
         (with_range, "range", "functools.partial"),
         (with_index, "[x]", "lg.where"),
+        (with_index_of_numbers, "[x]", "lg.where"),
+        (with_two_indices_of_numbers, "2 * x", "lg.where"),
+        (with_list_of_indices, "[[x, x]]", "lg.where"),
         (with_float, "float(x)", "Leave the conversion out"),
         (with_zeros, "z[0] = x", "lg.zeros"),
         (with_zeros_slice, "z[:2]", "lg.zeros"),
@@ -224,6 +240,13 @@ def test_exceptions_of_the_function_itself_are_passed_on() -> None:
     with pytest.raises(KeyError):
         lg.grad(g)(1.0)
     assert float(lg.grad(lambda x: x * 2)(1.0)) == 2.0  # and nothing is left behind
+
+    def h(x):
+        where = 1.5
+        return np.arange(3.0)[where] * x
+
+    with pytest.raises(IndexError, match="only integers"):  # no traced value takes part
+        lg.grad(h)(1.0)
 
 
 def test_a_value_that_escapes_is_refused() -> None:

@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lagrad.assembly.machine import Machine
-from lagrad.expr.primitives import NO_KINK, PRIMITIVES
+from lagrad.expr.primitives import NO_KINK, OPCODE, PRIMITIVES
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 EPS: Final = float(np.finfo(np.float64).eps)
+PICKS: Final = (OPCODE["pick"], OPCODE["picknot"])
 KINKED: Final = frozenset(k for k, p in enumerate(PRIMITIVES) if p.kink != NO_KINK)
 
 
@@ -95,11 +96,16 @@ def _run(source: str, near: bool = False, **values: Any) -> Any:
     return eval(_compiled(source, near), _names(), values)  # sources of the table, never of a user
 
 
-def kinks(machine: Machine, v: Floats, spread: Callable[[], Floats]) -> list[tuple[int, str]]:
+def kinks(
+    machine: Machine, v: Floats, spread: Callable[[], Floats], moves: Mask | None = None
+) -> list[tuple[int, str]]:
     """(row, primitive) of every row with a term that sits on a kink at v (m+n,), each pair once, ascending.
 
-    `spread` gives the absolute uncertainty (m+n,) of v; it is called only if there is a function with a kink.
+    `spread` gives the absolute uncertainty (m+n,) of v; it is called only if there is a function with a kink. `moves`
+    (m+n,): which entries of v may change, by default all; a function of those that may not is no kink. Nor is one in a
+    branch that `where` did not take.
     """
+    moves = np.ones(v.size, np.bool_) if moves is None else moves
     tapes, terms = machine.tapes, machine.terms
     template_of = np.repeat(np.arange(tapes.ptr.size - 1), np.diff(tapes.ptr))
     templates = np.unique(template_of[np.isin(tapes.op, list(KINKED))])
@@ -113,25 +119,29 @@ def kinks(machine: Machine, v: Floats, spread: Callable[[], Floats]) -> list[tup
     with np.errstate(all="ignore"):
         for t, lo, hi in zip(templates.tolist(), first.tolist(), last.tolist(), strict=True):
             which = order[lo:hi]
-            for name, mask in _family(machine, t, which, v, near):
+            for name, mask in _family(machine, t, which, v, near, moves):
                 found.update((row, name) for row in terms.row[which[mask]].tolist())
     return sorted(found)
 
 
 def _family(
-    machine: Machine, template: int, which: NDArray[Any], v: Floats, spread: Floats
+    machine: Machine, template: int, which: NDArray[Any], v: Floats, spread: Floats, moves: Mask
 ) -> list[tuple[str, Mask]]:
     """For every operation of a template with a kink, which of its instances sit on it."""
     tapes, terms = machine.tapes, machine.terms
     values: list[Any] = []
     errors: list[Any] = []
+    moving: list[Any] = []
     for j in range(int(tapes.leaves[template])):
         leaf = terms.leaf[terms.leaf_ptr[which] + j]
         values.append(v[leaf])
         errors.append(spread[leaf])
+        moving.append(moves[leaf])
     for j in range(int(tapes.consts[template])):
         values.append(terms.const[terms.const_ptr[which] + j])
         errors.append(np.zeros(which.size))
+        moving.append(np.zeros(which.size, np.bool_))
+    taken = _taken(machine, template, which, v)
     out = []
     for q in range(int(tapes.ptr[template]), int(tapes.ptr[template + 1])):
         primitive = PRIMITIVES[tapes.op[q]]
@@ -150,8 +160,59 @@ def _family(
             mask = np.zeros(which.size, np.bool_)
             for left, right in sides:
                 mask |= _run(primitive.kink, True, a=left, b=right, tolerance=tolerance)
+            mask &= (moving[x] | moving[y]) & taken[len(values)]
             if mask.any():
                 out.append((primitive.name, mask))
         values.append(r)
         errors.append(passed)
+        moving.append(moving[x] | moving[y])
     return out
+
+
+def followed(machine: Machine, v: Floats) -> Mask:
+    """Which entries of R_u and R_p (nnz,) say that something is computed from something at v (m+n,).
+
+    All but those of branches that `where` did not take; those that are 0 among them.
+    """
+    tapes, terms = machine.tapes, machine.terms
+    picks = np.zeros(tapes.ptr.size - 1, np.bool_)
+    template_of = np.repeat(np.arange(tapes.ptr.size - 1), np.diff(tapes.ptr))
+    picks[template_of[np.isin(tapes.op, PICKS)]] = True
+    used = np.ones(terms.slot.size, np.bool_)
+    used[np.repeat(picks[terms.template], np.diff(terms.leaf_ptr))] = False
+    for t in np.flatnonzero(picks).tolist():
+        which = np.flatnonzero(terms.template == t)
+        taken = _taken(machine, t, which, v)
+        for j in range(int(tapes.leaves[t])):
+            used[terms.leaf_ptr[which] + j] = taken[j]
+    out = np.zeros(machine.nnz, np.bool_)
+    out[terms.slot[used]] = True
+    return out
+
+
+def _taken(machine: Machine, template: int, which: NDArray[Any], v: Floats) -> list[Any]:
+    """For every register of a template, in which of its instances the result depends on it: not in a branch that
+    `where` leaves out."""
+    tapes, terms = machine.tapes, machine.terms
+    values: list[Any] = [v[terms.leaf[terms.leaf_ptr[which] + j]] for j in range(int(tapes.leaves[template]))]
+    values += [terms.const[terms.const_ptr[which] + j] for j in range(int(tapes.consts[template]))]
+    first, last = int(tapes.ptr[template]), int(tapes.ptr[template + 1])
+    before = len(values)
+    count = before + last - first
+    if not np.isin(tapes.op[first:last], PICKS).any():
+        return [True] * count
+    for q in range(first, last):
+        a, b = values[int(tapes.a[q])], values[int(tapes.b[q])]
+        values.append(_run(PRIMITIVES[tapes.op[q]].value, a=a, b=b))
+    taken: list[Any] = [np.zeros(which.size, np.bool_) for _ in range(count)]
+    taken[-1] = np.ones(which.size, np.bool_)
+    for q in range(last - 1, first - 1, -1):
+        here, op = taken[before + q - first], int(tapes.op[q])
+        x, y = int(tapes.a[q]), int(tapes.b[q])
+        taken[x] = taken[x] | here
+        if PRIMITIVES[op].arity == 2:
+            if op in PICKS:
+                chosen = values[x] != 0.0
+                here = here & (chosen if op == PICKS[0] else ~chosen)
+            taken[y] = taken[y] | here
+    return taken

@@ -334,13 +334,17 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
     return differentiated
 
 
-def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+def hessian(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, one_sided: bool = False
+) -> Callable[..., Any]:
     """A function that returns all second derivatives of f by its arguments `argnums`.
 
     The structure is JAX's: for every leaf of f's result, for every leaf of the argument, a tree like the argument, of
     arrays of shape result's + leaf's + leaf's; for a sequence `argnums`, tuples in place of both trees. Through
     `lg.implicit` as through anything else. For each number of the result, as many Hessian-vector products as the
-    sparsity pattern needs, at most one for each number of the arguments. Raises as `value_and_grad` does.
+    sparsity pattern needs, at most one for each number of the arguments. Raises as `value_and_grad` does, and
+    `KinkError` on a kink, such as that of |x| at 0, where no second derivative exists; `one_sided=True` gives there
+    what the rules of the table of primitives make of it.
 
     >>> import lagrad as lg, numpy as np
     >>> lg.hessian(lambda x: x[0] ** 2 * x[1])(np.array([2.0, 3.0]))
@@ -370,7 +374,7 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable
             for out, output in zip(total, position.tolist(), strict=True):
                 seed = np.zeros(layout.n)
                 seed[output] = 1.0
-                out[:] = solution.second(seed, cols)
+                out[:] = solution.second(seed, cols, one_sided)
 
             def rows_of(k: int, start: int) -> Any:
                 def of_leaf(path: str, leaf: str | Static) -> Any:
@@ -394,11 +398,13 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable
     return differentiated
 
 
-def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def hvp(
+    f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], *, one_sided: bool = False
+) -> tuple[Any, Any]:
     """(gradient of f at `primals`, its change per unit along `tangents`), each a tuple with a tree per argument.
 
     The second is the Hessian times a vector, over all arguments: one tangent and two adjoint solves, and no Hessian.
-    f returns one number; `tangents` is as for `jvp`. Raises as `value_and_grad` and `jvp` do.
+    f returns one number; `tangents` is as for `jvp`. Raises as `value_and_grad` and `jvp` do; kinks as for `hessian`.
 
     >>> import lagrad as lg, numpy as np
     >>> lg.hvp(lambda x: np.sum(x**3), (np.array([1.0, 2.0]),), (np.array([1.0, 10.0]),))
@@ -409,7 +415,7 @@ def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     solution = compiled.solution(p)
     seed = np.zeros(compiled.layout.n)
     seed[compiled.positions(compiled.trace.program.outputs)[0]] = 1.0
-    gradient, product = solution.pull(seed), solution.second_product(seed, direction)
+    gradient, product = solution.pull(seed), solution.second_product(seed, direction, one_sided)
     arguments = range(len(primals))
     return (
         tuple(compiled.argument(k, gradient) for k in arguments),
@@ -441,7 +447,7 @@ def _directed(
 
     if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
         raise DeclarationError(
-            "jvp", "primals and tangents are no tuples of arguments.", "Write lg.jvp(f, (x,), (dx,))."
+            what, "primals and tangents are no tuples of arguments.", f"Write lg.{what}(f, (x,), (dx,))."
         )
     if len(primals) != len(tangents):
         raise DeclarationError(

@@ -6,6 +6,7 @@ raised on a line. Reads bytecode and source text; runs nothing and knows no grap
 
 from __future__ import annotations
 
+import ast
 import dis
 import linecache
 import math
@@ -256,6 +257,12 @@ def explain(error: Exception) -> Exception | None:
     code = found.tb_frame.f_code
     _, text, part = source_of(code, found.tb_lasti)
     foreign = None
+    if isinstance(error, IndexError):
+        if not _indexed_by_expression(found.tb_frame, part):
+            return None
+        foreign = error = ExpressionError(
+            "indexing with an expression", "which element is meant must be known while tracing."
+        )
     if not isinstance(error, LagradError):
         if not _FOREIGN.search(str(error)):
             return None
@@ -281,6 +288,28 @@ _FOREIGN: Final = re.compile(
     "Expression|setting an array element|has no callable|holds references|[Oo]bject arrays?|dtype\\('O'\\)"
     "|could not be safely coerced|data type for|sequence of integers"
 )
+
+
+def _indexed_by_expression(frame: FrameType, part: str) -> bool:
+    """Whether an index in the text `part`, as numbers[k], is made of a traced value.
+
+    NumPy asks what it is indexed by for no index that could be refused, and its `IndexError` does not say what it met.
+    """
+    try:
+        tree = ast.parse(part, mode="eval")
+    except SyntaxError:
+        return False
+    indices = [k.slice for k in ast.walk(tree) if isinstance(k, ast.Subscript)]
+    names = {k.id for index in indices for k in ast.walk(index) if isinstance(k, ast.Name)}
+    values = [frame.f_locals.get(name, frame.f_globals.get(name)) for name in names]
+    inside = [v for value in values for v in (value if isinstance(value, (list, tuple)) else [value])]
+    return any(
+        isinstance(v, Expression)
+        or (
+            isinstance(v, np.ndarray) and v.dtype == object and any(isinstance(k, Expression) for k in v.flat)
+        )
+        for v in inside
+    )
 
 
 def _opname(code: CodeType, lasti: int) -> str:

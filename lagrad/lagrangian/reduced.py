@@ -157,7 +157,8 @@ class Reduced:
             return np.asarray(direction, dtype=np.float64)
         full = np.zeros(self.problem.f.m)
         full[self.problem.over] = np.ravel(direction)
-        product = at.solution.hvp(self.problem.output, self.problem.f.split_parameters(full))
+        # a model of the output to step by, not a derivative to report
+        product = at.solution.hvp(self.problem.output, self.problem.f.split_parameters(full), one_sided=True)
         parts = [np.ravel(product[name]) for name in self.problem.f.split_parameters(full)]
         return np.concatenate(parts)[self.problem.over]
 
