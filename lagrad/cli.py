@@ -489,6 +489,7 @@ def _show(options: argparse.Namespace) -> int:
 
     _lines(sys.stdout, [text.summary(program), ""])
     _lines(sys.stdout, text.declarations(program))
+    _lines(sys.stdout, text.shared_values(program))
     _lines(sys.stdout, equation_lines(written))
     system = lagrad.build(program)
     out = tables.Output(sys.stdout)

@@ -281,14 +281,36 @@ class Program:
             )
         ]
         lines = [f"Program {self.name!r}: {', '.join(counts)}"]
+        shared = self.shared()
+        if shared:
+            lines[0] += f"; {len(shared)} shared value{'s' * (len(shared) != 1)}"
         limit = 24
+        for node in list(shared)[:limit]:
+            lines.append(f"  {shared[node]} == {node_text(self.graph, node, named=shared)}")
+        if len(shared) > limit:
+            lines.append(f"  … and {len(shared) - limit} more shared values")
         for i in range(min(len(self.lhs), limit)):
-            name, text = self.constraint_name(i), node_text(self.graph, self.rhs[i])
-            left = node_text(self.graph, self.lhs[i])
+            name, text = self.constraint_name(i), node_text(self.graph, self.rhs[i], named=shared)
+            left = node_text(self.graph, self.lhs[i], named=shared)
+            if i < len(self.rhs) and self.rhs[i] in shared:
+                text = shared[self.rhs[i]]
             lines.append(f"  {left} == {text}" if left == name else f"  {name}: {left} == {text}")
         if len(self.lhs) > limit:
             lines.append(f"  … and {len(self.lhs) - limit} more")
         return "\n".join(lines)
+
+    def shared(self) -> dict[int, str]:
+        """Of a traced function: {node: name} of every operation that is used twice or more, in order of evaluation.
+
+        Each of them is a state of its own, hidden, with an explicit constraint: `solution.hidden` has their values.
+        Empty for programs that were declared.
+        """
+        from lagrad.expr.text import hidden_name
+        from lagrad.expr.walk import shared
+
+        if not self.share_all:
+            return {}
+        return {node: hidden_name(self.graph, node) for node in shared(self.graph, self.lhs, self.rhs)}
 
 
 def _extend(nodes: array[int], x: Expression) -> None:

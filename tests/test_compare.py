@@ -28,7 +28,7 @@ from lagrad.compare.differences import derivative
 from lagrad.compare.libraries import installed
 from lagrad.compare.naming import point_of
 from lagrad.compare.tape import backprop, backprop_at, record
-from lagrad.errors import ComparisonError, ShapeError, UnknownNameError
+from lagrad.errors import ComparisonError, EvaluationError, ShapeError, UnknownNameError
 from lagrad.expr import expression
 from lagrad.expr.primitives import PRIMITIVES
 
@@ -664,3 +664,24 @@ def test_differences_across_a_jump_do_not_agree(at: float) -> None:
     beside = lg.build(program).solve({"x": at + 0.25})
     _, differences = lg.check_gradients(beside, "y", against=["finite-differences"], show=False)
     assert differences.agrees is True
+
+
+@pytest.mark.parametrize(
+    ("f", "expected"),
+    [
+        (lambda x: np.cbrt(x) ** 3, math.nan),  # 0 · ∞: the rules do not say that it is 1
+        (lambda x: np.sqrt(x) * np.sqrt(x), math.nan),
+        (lambda x: lg.where(x > 0.0, np.sqrt(x), 2.0 * x), 2.0),
+        (lambda x: np.maximum(np.sqrt(x), 2.0 + x), 1.0),
+        (lambda x: np.floor(np.sqrt(x)) + x, 1.0),
+        (lambda x: 0.0 * np.sqrt(x) + x, 1.0),
+    ],
+)
+def test_an_adjoint_of_zero_hides_no_infinite_partial(f: Any, expected: float) -> None:
+    found = backprop(lg.trace(f, 0.0), "out").gradient["x"]
+    np.testing.assert_equal(float(found), expected)
+    if math.isnan(expected):
+        with pytest.raises(EvaluationError):
+            lg.grad(f)(0.0)
+    else:
+        assert lg.grad(f)(0.0) == expected

@@ -784,3 +784,36 @@ def test_a_function_is_traced_again_where_what_it_reads_was_changed_in_place() -
         np.testing.assert_array_equal(gradient(np.ones(2)), before)
         change()
         np.testing.assert_array_equal(gradient(np.ones(2)), after)
+
+
+def test_a_printed_program_names_what_is_used_twice() -> None:
+    def f(x, y):
+        t = x * y
+        angle = np.sin(t)
+        return {"a": t * angle, "b": angle}
+
+    program = lg.trace(f, 0.3, 0.7)
+    assert str(program).split("\n") == [
+        "Program 'f': 2 parameters, 2 states, 2 constraints; 2 shared values",
+        "  t == x * y",
+        "  angle == sin(t)",
+        "  out.a == t * angle",
+        "  out.b == angle",
+    ]
+    solution = lg.build(program).solve()
+    assert list(program.shared().values()) == list(solution.hidden)
+
+
+def test_the_shared_values_are_the_hidden_states() -> None:
+    """Counted in `expr.walk`, decided in `assembly.lower`: the same."""
+
+    def cell(x, w):
+        h = np.zeros(3)
+        for k in range(6):
+            h = np.tanh(w @ h + x[k]) * (1 + 0.1 * h)
+        y = lg.implicit(lambda y: y**3 + y * h[0] - h[1], 0.5)
+        return np.sum(h * h) + y * y + lg.where(y > h[0], y, h[0])
+
+    program = lg.trace(cell, np.linspace(0.0, 1.0, 6), np.eye(3) + 0.1)
+    assert set(program.shared()) == set(lg.build(program).layout.hidden.tolist())
+    assert not lg.Program("declared").shared()

@@ -29,7 +29,7 @@ from lagrad.compare.explicit import Definition, definitions, evaluation_order
 from lagrad.compare.naming import parameter_vector, split
 from lagrad.errors import ComparisonError
 from lagrad.expr.graph import CONSTANT, LINEAR, PARAMETER, STATE
-from lagrad.expr.primitives import PRIMITIVES
+from lagrad.expr.primitives import OPCODE, PRIMITIVES
 from lagrad.expr.walk import operands
 from lagrad.program import Program
 
@@ -38,6 +38,9 @@ Floats = NDArray[np.float64]
 LARGEST_DENSE: Final = (
     2000  # states of an implicit program: 2000² doubles are 32 MB, the solve takes a second
 )
+_CHOOSING: Final = {
+    OPCODE[name] for name in ("pick", "picknot", "minimum", "maximum")
+}  # one operand or the other
 
 
 @dataclass(frozen=True)
@@ -68,28 +71,33 @@ class Tape:
     def reverse(self, seeds: Mapping[int, float], absolute: bool = False) -> list[Any]:
         """The adjoint of every node for the output Σ seeds[node] · node. `absolute` adds magnitudes instead.
 
-        An adjoint of exactly 0 is handed down nowhere: the branch of a `where` that was not taken has no
-        influence, even if its partial is infinite.
+        Nothing is handed down to what has no influence near the point, such as the branch of a `where` that was not
+        taken. An adjoint that is 0 at the point alone is handed down like any other: 0 times an infinite partial,
+        as for cbrt(x)**3 at 0, is nan, and no derivative.
         """
         graph = self.program.graph
         adjoint: list[Any] = [0.0] * len(graph)
+        reached = [False] * len(graph)
         for node, weight in seeds.items():
             adjoint[node] += weight
+            reached[node] = True
         with np.errstate(all="ignore"):
             for node in reversed(self.order):
-                w = adjoint[node]
-                if w == 0.0:
+                if not reached[node]:
                     continue
+                w = adjoint[node]
                 for below, partial in self.edges(node):
+                    reached[below] = True
                     adjoint[below] += w * (abs(partial) if absolute else partial)
         return adjoint
 
     def edges(self, node: int) -> list[tuple[int, Any]]:
-        """(operand, local partial) of every use that a node makes of another."""
+        """(operand, local partial) of every use that a node makes of another, where it has an influence."""
         graph = self.program.graph
         code, a, b = graph.code[node], graph.a[node], graph.b[node]
         if code == LINEAR:
-            return list(zip(graph.args[a : a + b], graph.coefs[a : a + b], strict=True))
+            terms = zip(graph.args[a : a + b], graph.coefs[a : a + b], strict=True)
+            return [(k, coef) for k, coef in terms if coef != 0.0]
         if code == STATE and a in self.defined:
             return [(self.defined[a].node, 1.0)]
         if code < 0:
@@ -97,7 +105,16 @@ class Tape:
         values = self.values
         below = operands(graph, node)
         x, y, r = values[below[0]], values[below[-1]], values[node]
-        return [(k, partial(x, y, r)) for k, partial in zip(below, _partials(code), strict=True)]
+        out = []
+        for place, (k, partial) in enumerate(zip(below, _partials(code), strict=True)):
+            slope = partial(x, y, r)
+            other = below[1 - place] if len(below) == 2 else k
+            times_zero = graph.code[other] == CONSTANT and values[other] == 0.0
+            flat = PRIMITIVES[code].partials[place] == "0.0"
+            if slope == 0.0 and (flat or times_zero or code in _CHOOSING):
+                continue
+            out.append((k, slope))
+        return out
 
 
 def record(

@@ -5,6 +5,7 @@ Takes an expression, gives a string; walks without recursion; knows no values.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ _MAX_NODES = 400  # a line longer than this is not read; the rest is shown as â€
 _MAX_TEXT = 2000  # characters of an operand
 
 
-def node_text(graph: Graph, node: int, max_nodes: int = _MAX_NODES) -> str:
-    """The text of one node."""
-    out: dict[int, tuple[str, int]] = {}
+def node_text(
+    graph: Graph, node: int, max_nodes: int = _MAX_NODES, named: Mapping[int, str] | None = None
+) -> str:
+    """The text of one node; of those below it that are `named`, their names."""
+    out: dict[int, tuple[str, int]] = {k: (name, ATOM) for k, name in (named or {}).items() if k != node}
     stack: list[tuple[int, bool]] = [(node, False)]
     visited = 0
     while stack:

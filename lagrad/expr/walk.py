@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from lagrad.expr.graph import LINEAR, Graph
+from lagrad.expr.graph import LINEAR, STATE, Graph
 from lagrad.expr.primitives import OPCODE, PRIMITIVES
 
 T = TypeVar("T")
@@ -56,6 +56,26 @@ def leaves(graph: Graph, root: int, code: int) -> list[int]:
 
     fold(graph, root, note)
     return sorted(found)
+
+
+def shared(graph: Graph, lhs: Sequence[int], rhs: Sequence[int]) -> list[int]:
+    """The operations that the constraints lhs[i] == rhs[i] use twice or more, in order of evaluation."""
+    uses: dict[int, int] = {}
+    for pair in zip(lhs, rhs, strict=True):
+        bare = next((side for side in (0, 1) if graph.code[pair[side]] == STATE), -1)
+        for side in (0, 1):
+            if side != bare:
+                uses[pair[side]] = uses.get(pair[side], 0) + 1
+    stack, seen = list(uses), set(uses)
+    while stack:
+        for k in operands(graph, stack.pop()):
+            uses[k] = uses.get(k, 0) + 1
+            if k not in seen:
+                seen.add(k)
+                stack.append(k)
+    return sorted(
+        k for k, count in uses.items() if count > 1 and (graph.code[k] >= 0 or graph.code[k] == LINEAR)
+    )
 
 
 def branches(graph: Graph, node: int) -> tuple[int, int, int] | None:

@@ -8,7 +8,8 @@ is written runs. Knows no programs and no graph.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Final
 
@@ -27,6 +28,13 @@ _NUMPY: Final = {
     "atanh": "arctanh", "atan2": "arctan2", "lgamma": "gammaln",
 }  # fmt: skip
 _SPECIAL: Final = frozenset(("erf", "erfc", "expit", "gammaln", "digamma", "polygamma"))
+_DECIDED: Final[dict[type, Callable[[float, float], bool]]] = {
+    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}  # fmt: skip
+_COMBINED: Final[dict[type, Callable[[float, float], float]]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+}  # fmt: skip
 _BUILT_IN: Final = frozenset(("abs", "float", "sum"))
 _POLYGAMMA: Final = {"trigamma": 1, "polygamma2": 2, "polygamma3": 3}
 
@@ -41,10 +49,27 @@ def number(value: float) -> ast.expr:
     return ast.Constant(int(value) if value.is_integer() and value < 1e15 else value)
 
 
-def negative(x: ast.expr) -> ast.expr:
-    """−x."""
+def _positive(x: ast.expr) -> ast.expr | None:
+    """−x, where x is written with a minus in front; else None."""
     if isinstance(x, ast.UnaryOp) and isinstance(x.op, ast.USub):
         return x.operand
+    if isinstance(x, ast.BinOp) and isinstance(x.op, (ast.Mult, ast.Div)):
+        left = _positive(x.left)
+        if left is not None:
+            return _with_left(left, x)
+    return None
+
+
+def _with_left(left: ast.expr, x: ast.BinOp) -> ast.expr:
+    """x with another left operand; a factor of one is left out."""
+    return x.right if isinstance(x.op, ast.Mult) and _is(left, 1) else ast.BinOp(left, x.op, x.right)
+
+
+def negative(x: ast.expr) -> ast.expr:
+    """−x."""
+    positive = _positive(x)
+    if positive is not None:
+        return positive
     return x if _is(x, 0) else ast.UnaryOp(ast.USub(), x)
 
 
@@ -79,8 +104,9 @@ def total(terms: Sequence[ast.expr]) -> ast.expr:
         return ast.Call(ast.Name("sum"), [ast.List(list(terms))], [])
     out = terms[0]
     for term in terms[1:]:
-        if isinstance(term, ast.UnaryOp) and isinstance(term.op, ast.USub):
-            out = ast.BinOp(out, ast.Sub(), term.operand)
+        positive = _positive(term)
+        if positive is not None:
+            out = ast.BinOp(out, ast.Sub(), positive)
         else:
             out = ast.BinOp(out, ast.Add(), term)
     return out
@@ -185,6 +211,35 @@ class _Fill(ast.NodeTransformer):
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         return number(float(node.value)) if isinstance(node.value, (int, float)) else node
 
+    # What is known when the text is written is not left for it to compute: 3 * y ** (3 - 1) is 3 * y ** 2.
+    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
+        """The branch, where the condition is about constants."""
+        test = self.visit(node.test)
+        if isinstance(test, ast.Constant):
+            return self.visit(node.body if test.value else node.orelse)
+        return ast.IfExp(test, self.visit(node.body), self.visit(node.orelse))
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        """True or False, between constants."""
+        left, right = self.visit(node.left), self.visit(node.comparators[0])
+        a, b, decide = _constant(left), _constant(right), _DECIDED.get(type(node.ops[0]))
+        if a is not None and b is not None and decide is not None:
+            return ast.Constant(bool(decide(a, b)))
+        return ast.Compare(left, node.ops, [right])
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        """Sums and products of constants, powers and factors of one."""
+        left, right = self.visit(node.left), self.visit(node.right)
+        a, b = _constant(left), _constant(right)
+        if isinstance(node.op, (ast.Pow, ast.Div)) and b == 1.0:
+            return left
+        if isinstance(node.op, ast.Mult) and 1.0 in (a, b):
+            return right if a == 1.0 else left
+        combine = _COMBINED.get(type(node.op))
+        if a is not None and b is not None and combine is not None:
+            return number(combine(a, b))
+        return ast.BinOp(left, node.op, right)
+
     def visit_Call(self, node: ast.Call) -> ast.expr:
         arguments = [self.visit(x) for x in node.args]
         function = self.visit(node.func)
@@ -197,10 +252,22 @@ class _Fill(ast.NodeTransformer):
 
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
         """Without `a != a`, which lets nan through: a program that is read has none."""
-        kept = [x for x in node.values if not _compares_with_itself(x)]
-        if len(kept) == 1:
-            return self.visit(kept[0])
-        return ast.BoolOp(node.op, [self.visit(x) for x in kept])
+        kept = [self.visit(x) for x in node.values if not _compares_with_itself(x)]
+        decides = isinstance(node.op, ast.Or)  # the truth value that settles the whole
+        if any(isinstance(x, ast.Constant) and bool(x.value) == decides for x in kept):
+            return ast.Constant(decides)
+        kept = [x for x in kept if not isinstance(x, ast.Constant)] or [ast.Constant(not decides)]
+        return kept[0] if len(kept) == 1 else ast.BoolOp(node.op, kept)
+
+
+def _constant(x: ast.expr) -> float | None:
+    """The number that a tree is, if it is one."""
+    if isinstance(x, ast.Constant) and isinstance(x.value, (int, float)):
+        return float(x.value)
+    if isinstance(x, ast.UnaryOp) and isinstance(x.op, ast.USub):
+        value = _constant(x.operand)
+        return None if value is None else -value
+    return None
 
 
 def _compares_with_itself(x: ast.expr) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lagrad.expr.text import node_text
 from lagrad.lagrangian.lagrangian import SHOWN
 from lagrad.lagrangian.text import aligned
 from lagrad.program import Declared, Program
@@ -82,6 +83,19 @@ def declarations(program: Program) -> Iterator[str]:
         ]
         yield from aligned(lines)
         yield from _rest(len(program.states.items))
+        yield ""
+
+
+def shared_values(program: Program) -> Iterator[str]:
+    """Of a traced function, what each value that is used twice or more is computed from."""
+    shared = program.shared()
+    if shared:
+        yield "Values used twice or more: each a hidden state, written out in what follows"
+        shown = list(shared.items())[:SHOWN]
+        yield from aligned(
+            [(f"{name}:", f"{name} == {node_text(program.graph, k, named=shared)}") for k, name in shown]
+        )
+        yield from _rest(len(shared))
         yield ""
 
 
