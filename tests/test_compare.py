@@ -16,6 +16,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
+import scipy.special
 import sympy
 from example_files import load
 from fixtures import FIXTURES, Fixture, declare
@@ -685,3 +686,13 @@ def test_an_adjoint_of_zero_hides_no_infinite_partial(f: Any, expected: float) -
             lg.grad(f)(0.0)
     else:
         assert lg.grad(f)(0.0) == expected
+
+
+@pytest.mark.skipif(not installed("torch"), reason="PyTorch is large to install and not in the test extra")
+def test_pytorchs_trigamma_to_all_digits() -> None:
+    """Its polygamma(1, x) is off by 5e-10 at 1.2."""
+    for x in (0.3, 1.2, 2.1, 5.7):
+        program = lg.trace(lambda x: scipy.special.digamma(x) * x, x)
+        found = lg.check_gradients(lg.build(program).solve(), "out", against=["torch"], show=False)[1]
+        truth = mpmath.polygamma(1, x) * x + mpmath.digamma(x)
+        close(found.gradient["x"], float(truth), 1e-13)

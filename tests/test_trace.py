@@ -817,3 +817,10 @@ def test_the_shared_values_are_the_hidden_states() -> None:
     program = lg.trace(cell, np.linspace(0.0, 1.0, 6), np.eye(3) + 0.1)
     assert set(program.shared()) == set(lg.build(program).layout.hidden.tolist())
     assert not lg.Program("declared").shared()
+
+
+def test_arrays_without_an_axis_and_round() -> None:
+    assert float(lg.grad(lambda x: np.array(x * x))(np.array(3.0))) == 6.0
+    assert float(lg.grad(lambda x: np.array(x) * np.asarray(x * 2.0))(3.0)) == 12.0
+    assert float(lg.grad(lambda x: round(x) * x)(1.7)) == 2.0
+    assert float(lg.grad(lambda x: round(x, 1) * x)(1.74)) == pytest.approx(1.7)

@@ -83,6 +83,10 @@ def with_list_of_indices(x):
     return np.arange(3.0)[[x, x]].sum()
 
 
+def with_key(x):
+    return {1.0: 2.0}[x]
+
+
 def with_float(x):
     return float(x) * 2
 
@@ -186,6 +190,7 @@ def with_iterator(x):
         (with_index_of_numbers, "[x]", "lg.where"),
         (with_two_indices_of_numbers, "2 * x", "lg.where"),
         (with_list_of_indices, "[[x, x]]", "lg.where"),
+        (with_key, "[x]", "functools.partial"),
         (with_float, "float(x)", "Leave the conversion out"),
         (with_zeros, "z[0] = x", "lg.zeros"),
         (with_zeros_slice, "z[:2]", "lg.zeros"),

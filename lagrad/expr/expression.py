@@ -328,6 +328,9 @@ class Expression:
     def __abs__(self) -> Expression:
         return unary(_ABS, self)
 
+    def __round__(self, digits: int | None = None) -> Any:
+        return np.round(self, digits or 0)
+
     # In place as in NumPy: every view of the array sees the change. What cannot be assigned into (a scalar, a
     # declared parameter or state) is left as it is, and the name stands for the result from then on.
     def __iadd__(self, other: Any) -> Any:
@@ -630,7 +633,7 @@ def lift(graph: Graph, value: Any) -> Expression:
         numbers = np.empty((), dtype=object)
     if numbers.dtype == object:
         elements = numbers.ravel().tolist()
-        if numbers.ndim and any(isinstance(e, Expression) for e in elements):
+        if any(isinstance(e, Expression) for e in elements):
             ids = np.array([lift(graph, e).ids for e in elements], dtype=np.int32)
             return wrap(graph, ids.reshape(numbers.shape))
     if numbers.dtype.kind not in "fiub":

@@ -257,7 +257,11 @@ def explain(error: Exception) -> Exception | None:
     code = found.tb_frame.f_code
     _, text, part = source_of(code, found.tb_lasti)
     foreign = None
-    if isinstance(error, IndexError):
+    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], Expression):
+        foreign = error = ExpressionError(
+            "a traced value as a key", "which item is meant must be known while tracing.", _STATIC
+        )
+    elif isinstance(error, IndexError):
         if not _indexed_by_expression(found.tb_frame, part):
             return None
         foreign = error = ExpressionError(
