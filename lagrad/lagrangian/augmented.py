@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from lagrad.lagrangian.newton import Convexifier
 from lagrad.lagrangian.optimality import residuals, signed_at_bounds
-from lagrad.lagrangian.problem import Floats, Problem
+from lagrad.lagrangian.problem import Floats, Places, Problem
 from lagrad.lagrangian.result import Ended, Recorder
-from lagrad.lagrangian.sqp import EPS, diverged
+from lagrad.lagrangian.sqp import EPS
+from lagrad.lagrangian.unbounded import unbounded
 
+HITS = 10  # times that a Newton step is asked for anew because of bounds that it met
 MOST = 1e12  # ρ beyond which a constraint that is still violated will not be met
 
 
@@ -69,10 +71,7 @@ class Penalised:
         which = np.flatnonzero(free)
         if not which.size or projected == 0.0:
             return x, projected, False
-        H = sp.csr_array(p.hessian(x, lam)[which][:, which])
-        found = convex.step(H, sp.csr_array(A[:, which]), slope[which], np.zeros(p.M), gamma=1.0 / self.rho)
-        d = np.zeros(x.size)
-        d[which] = -slope[which] if found is None else found[0]
+        d = self.direction(x, convex, slope, A, p.hessian(x, lam), which)
         before = self.value(x)
         rounding = 20.0 * EPS * (1.0 + abs(before))
         length = 1.0
@@ -84,6 +83,35 @@ class Penalised:
                 return trial, projected, not np.array_equal(trial, x)
             length *= 0.5
         return x, projected, False
+
+    def direction(
+        self, x: Floats, convex: Convexifier, slope: Floats, A: sp.csr_array, H: sp.csr_array, which: Places
+    ) -> Floats:
+        """Newton's direction among the variables `which` (N,), ended at the bounds that it meets.
+
+        Those that would leave their bounds stop there and the others are asked again, given that: clipping alone would
+        leave the others with a step that counts on what does not happen.
+        """
+        p, d, moving = self.problem, np.zeros(x.size), which
+        for _ in range(HITS):
+            held = np.flatnonzero(d)
+            g, c = slope + H[:, held] @ d[held], A[:, held] @ d[held]
+            found = convex.step(
+                sp.csr_array(H[moving][:, moving]), sp.csr_array(A[:, moving]), g[moving], c, 1.0 / self.rho
+            )
+            step = -slope[moving] if found is None else found[0]
+            low, high = p.lower[moving] - x[moving], p.upper[moving] - x[moving]
+            beyond = (step < low) | (step > high)
+            if not beyond.any() or found is None:
+                break
+            trial = d.copy()
+            trial[moving[beyond]] = np.clip(step, low, high)[beyond]
+            # a direction that only stops at bounds has to stay one of descent
+            if beyond.all() or float(slope @ trial) > 0.0:
+                break
+            d, moving = trial, moving[~beyond]
+        d[moving] = step
+        return d
 
 
 def run(
@@ -114,7 +142,7 @@ def run(
             if residuals(problem, x, now, z).within(tolerance):
                 return Ended(x, now, z, it, record.nfev)
             value, C = problem.values(x)
-            if diverged(value, first, float(np.abs(x).max())) and diverged(psi.value(x), first, np.inf):
+            if unbounded(problem, x, value, first):
                 return Ended(x, now, z, it, record.nfev, "unbounded")
             after = psi.gradient(x)
             projected = float(np.abs(after[psi.free(x, after)]).max(initial=0.0))

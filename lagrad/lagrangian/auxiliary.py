@@ -27,7 +27,7 @@ from lagrad.lagrangian.optimality import residuals, signed_at_bounds
 from lagrad.lagrangian.primal_dual import violation_at_rest
 from lagrad.lagrangian.problem import Floats, Problem
 from lagrad.lagrangian.result import Ended, Recorder
-from lagrad.lagrangian.sqp import diverged
+from lagrad.lagrangian.unbounded import falls_forever, unbounded
 
 STEPS = 3  # Newton steps on one block before the next has its turn
 PATIENCE = 5  # sweeps between two looks at ρ
@@ -35,6 +35,7 @@ BALANCE = (
     10.0  # ratio of feasibility and stationarity beyond which ρ is moved (S. Boyd et al. (2011), section 3.4)
 )
 ASTRAY = 0.3  # feasibility, relative, below which a rise is no sign of running away
+ASK = 50  # sweeps, doubling, after which a ray without end is looked for
 LEAST = 1e-4  # ρ, over its first value
 
 
@@ -46,9 +47,12 @@ def run(
     masks = _blocks(problem, program, blocks)
     convex = [Convexifier() for _ in masks]
     x, lam, rho = problem.x0.copy(), np.zeros(problem.M), float(penalty)
-    first = problem.values(x)[0]
+    first, C = problem.values(x)
     z = _bounds_of(problem, x, lam)
+    if not (np.isfinite(first) and np.isfinite(C).all() and np.isfinite(z).all()):
+        return Ended(x, lam, np.zeros(problem.N), 0, 1, "failed", "values at the start are not finite")
     record(0, x, lam, z)
+    ask = ASK
     floor, last = LEAST * rho, (x, lam, residuals(problem, x, lam, z).feasibility)
     for it in range(1, max_iterations + 1):
         psi = Penalised(problem, lam, rho)
@@ -65,10 +69,10 @@ def run(
         now = residuals(problem, x, lam, z)
         if now.within(tolerance):
             return Ended(x, lam, z, it, record.nfev)
-        reach, violation = float(np.abs(x).max(initial=0.0)), float(np.abs(C).max(initial=0.0))
-        if diverged(value, first, reach) and violation <= 1e-4 * max(1.0, reach):
-            return Ended(x, lam, z, it, record.nfev, "unbounded")
         away = float(np.abs(x).max(initial=0.0)) > 10.0 * max(1.0, float(np.abs(last[0]).max(initial=0.0)))
+        if unbounded(problem, x, value, first) or ((it == ask or away) and falls_forever(problem, x)):
+            return Ended(x, lam, z, it, record.nfev, "unbounded")
+        ask = 2 * ask if it == ask else ask
         if it % PATIENCE == 0 or away:
             if away or not now.feasibility <= max(10.0 * last[2], ASTRAY):
                 # ρ is too small for the curvature of L: back, and never that small again

@@ -18,6 +18,7 @@ from lagrad.errors import DeclarationError
 from lagrad.lagrangian.optimality import Optimality, certify
 from lagrad.lagrangian.problem import Bounds, Floats, Problem, make_problem
 from lagrad.lagrangian.result import STATUSES, Ended, MinimizeResult, Record, Recorder, Stop
+from lagrad.lagrangian.unbounded import falls_forever
 from lagrad.watch import OutOfTime, Watch
 
 if TYPE_CHECKING:
@@ -110,7 +111,24 @@ def minimize(
                 f"method {method!r} has no such option.",
                 f"It has: {', '.join(chosen.options) or 'none'}.",
             )
+    for name in ("penalty", "damping"):
+        given = options.get(name, 1.0)
+        if not (isinstance(given, (int, float, np.number)) and 0.0 < given < np.inf):
+            raise DeclarationError(name, f"{given!r} is not a positive number.")
+    if callback is not None and not callable(callback):
+        raise DeclarationError("callback", f"{callback!r} cannot be called.")
+    for what, kind in (("bounds", Mapping), ("inequalities", (Mapping, Sequence)), ("equalities", (Mapping, Sequence)),
+                       ("over", Sequence)):  # fmt: skip
+        asked = {"bounds": bounds, "inequalities": inequalities, "equalities": equalities, "over": over}[what]
+        if asked is not None and not isinstance(asked, kind):
+            raise DeclarationError(
+                what,
+                f"{asked!r} is neither names nor a dict of them.",
+                "Write {name: (lower, upper)}." if what == "bounds" else "Write a list of names.",
+            )
     tolerance = chosen.tolerance if tolerance is None else tolerance
+    if not isinstance(tolerance, (int, float, np.number)):
+        raise DeclarationError("tolerance", f"{tolerance!r} is not a number.")
     if not 0.0 < tolerance < 1.0:
         raise DeclarationError("tolerance", f"{tolerance!r} is not between 0 and 1.")
     iterations = chosen.iterations if max_iterations is None else max_iterations
@@ -139,7 +157,13 @@ def minimize(
                     ended = module.run(record.problem, record, tolerance, left, **more, **options)
                     ended = replace(ended, nit=ended.nit + record.before)
                     certificate = certify(problem, ended.x, ended.lam, ended.z, tolerance)
-                    away = _beside(problem, ended.x, certificate)
+                    if (
+                        ended.status in ("iterations", "stalled")
+                        and not certificate.kkt
+                        and falls_forever(problem, ended.x)
+                    ):
+                        ended = replace(ended, status="unbounded")
+                    away = _beside(problem, ended.x, ended.lam, certificate)
                     if away is None or record.saddles >= SADDLES or ended.nit >= iterations:
                         break
                     record.saddles += 1
@@ -153,20 +177,22 @@ def minimize(
         return _result(program, problem, method, ended, certificate, record, [*over], bounds, targets, limits)
 
 
-def _beside(problem: Problem, x: Floats, certificate: Optimality) -> Floats | None:
+def _beside(problem: Problem, x: Floats, lam: Floats, certificate: Optimality) -> Floats | None:
     """A point beside a saddle, along its direction of negative curvature; None at any other point."""
     if certificate.descent is None or not certificate.kkt:
         return None
     direction = certificate.descent / np.abs(certificate.descent).max()
-    gradient, _ = problem.slopes(x)
-    if gradient @ direction > 0.0:
-        direction = -direction
     size = 0.1 * max(1.0, float(np.abs(x).max()))
     while size > 1e-6:
-        trial: Floats = np.clip(x + size * direction, problem.lower, problem.upper)
-        value, C = problem.values(trial)
-        if np.isfinite(value) and np.isfinite(C).all():
-            return trial
+        found: list[tuple[float, Floats]] = []
+        for way in (direction, -direction):
+            trial: Floats = np.clip(x + size * way, problem.lower, problem.upper)
+            value, C = problem.values(trial)
+            if np.isfinite(value) and np.isfinite(C).all():
+                # what the constraints still cost there counts by their multipliers
+                found.append((value - float(lam @ C), trial))
+        if found:
+            return min(found, key=lambda pair: pair[0])[1]
         size *= 0.1
     return None
 
@@ -230,7 +256,9 @@ def _status(ended: str, certificate: Optimality) -> str:
     if certificate.singular:
         return "singular"
     if certificate.kkt:
-        return "converged" if certificate.descent is None else "saddle"
+        if certificate.minimum:
+            return "converged"
+        return "saddle" if certificate.descent is not None else "uncertain"
     return ended or "stalled"
 
 

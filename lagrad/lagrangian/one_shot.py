@@ -28,10 +28,11 @@ from lagrad.expr.graph import STATE
 from lagrad.lagrangian.optimality import residuals, signed_at_bounds
 from lagrad.lagrangian.problem import Floats, Places, Problem
 from lagrad.lagrangian.result import Ended, Recorder
-from lagrad.lagrangian.sqp import diverged
+from lagrad.lagrangian.unbounded import falls_forever, unbounded
 
 MEMORY = 20  # pairs of the limited-memory BFGS matrix
 SLOW = 0.3  # contraction of the states' residual beyond which R_u is factored again
+ASK = 100  # iterations, doubling, after which a ray without end is looked for
 WAIT = 500  # iterations that p waits for u and λ before their steps are said not to contract
 Inverse = tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]  # P r, Pᵀ r
 
@@ -73,6 +74,7 @@ class _OneShot:
         first = problem.values(x)[0]
         before, patience, gate, tau, it = np.inf, 0, 0.0, 1.0, 0
         inverse: Inverse | None = None
+        ask = ASK
         kept: _Kept | None = None  # where the last step of p began
         while True:
             self.record.nfev += 1
@@ -89,8 +91,9 @@ class _OneShot:
                 self.record(it, x, lam, z)
                 if residuals(problem, x, lam, z).within(self.tolerance):
                     return self.ended(x, lam, z, it)
-                if diverged(value, first, float(np.abs(x).max(initial=0.0))):
+                if unbounded(problem, x, value, first) or (it == ask and falls_forever(problem, x)):
                     return self.ended(x, lam, z, it, "unbounded")
+                ask = 2 * ask if it == ask else ask
                 if it >= self.max_iterations:
                     return self.ended(x, lam, z, it, "iterations")
                 it += 1

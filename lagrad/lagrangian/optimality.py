@@ -10,11 +10,15 @@ of `lagrad.minimize` is judged here, on the same figures.
     curvature          smallest eigenvalue of Zᵀ ∇²L Z, the columns of Z an orthonormal basis of the null space of the
                        active constraints' Jacobian: >= 0 at a minimum, > 0 at an isolated one
 
+Where it is zero, second order cannot tell a valley from a ridge (−x⁴) or a slope (x³): J is then looked at a tenth of x
+and less along such directions, at points that meet the constraints.
+
 Source: J. Nocedal, S. Wright, Numerical Optimization (2006), sections 12.3 to 12.5.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +29,7 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh, splu
 
 from lagrad.lagrangian.problem import Floats, Problem
 
+FLAT = 5  # directions of zero curvature that are looked along
 DENSE = 400  # variables up to which the curvature is that of dense matrices: all eigenvalues, under 0.1 s
 
 
@@ -47,7 +52,7 @@ class Optimality:
     worst: str = ""  # the condition furthest from holding, with the name of its variable or constraint
     descent: Floats | None = field(
         default=None, repr=False
-    )  # direction of negative curvature, if there is one
+    )  # feasible direction along which J falls, if there is one
 
     @property
     def kkt(self) -> bool:
@@ -57,8 +62,8 @@ class Optimality:
 
     @property
     def minimum(self) -> bool:
-        """First order, regular constraints, and no direction of negative curvature."""
-        return self.kkt and not self.singular and self.descent is None
+        """First order, regular constraints, and known to have no direction of negative curvature."""
+        return self.kkt and not self.singular and self.descent is None and not np.isnan(self.curvature)
 
     def __str__(self) -> str:
         curvature = "no freedom left" if self.curvature == np.inf else f"curvature {self.curvature:.3g}"
@@ -243,8 +248,14 @@ def _curvature(
             int((values < -limit).sum()),
             int((np.abs(values) <= limit).sum()),
         )
-        direction = full(Z @ vectors[:, 0]) if values[0] < -limit else None
-        return float(values[0]), inertia, direction
+        if values[0] < -limit:
+            return float(values[0]), inertia, full(Z @ vectors[:, 0])
+        flat = np.flatnonzero(values <= limit)[:FLAT]
+        return (
+            float(values[0]),
+            inertia,
+            _lower(problem, x, [full(Z @ vectors[:, k]) for k in flat], tolerance),
+        )
     if M >= N:
         return np.inf, (0, 0, 0), None
     null = NullSpace(sp.csr_array(A))
@@ -256,11 +267,87 @@ def _curvature(
         out: Floats = null.project(H @ inside) + shift * (v - inside)
         return out
 
-    operator = LinearOperator((N, N), matvec=times, dtype=np.float64)
     start = null.project(np.cos(np.arange(N) * 1.3 + 0.7))
-    try:
-        values, vectors = eigsh(operator, k=1, which="SA", v0=start, tol=1e-3, maxiter=400)
-    except ArpackError:  # not converged: the sign of the smallest eigenvalue is then not known
+    least, vector = _smallest(times, N, start)
+    if vector is None:
+        least, vector = _nearest(H, sp.csr_array(A), limit, start)
+    if vector is None:
         return np.nan, None, None
-    least = float(values[0])
-    return least, None, full(null.project(vectors[:, 0])) if least < -limit else None
+    direction = full(null.project(vector))
+    if least < -limit:
+        return least, None, direction
+    return least, None, _lower(problem, x, [direction] if least <= limit else [], tolerance)
+
+
+def _smallest(times: Callable[[Floats], Floats], N: int, start: Floats) -> tuple[float, Floats | None]:
+    """The smallest eigenvalue and its vector by Lanczos iteration; (nan, None) where that does not converge."""
+    try:
+        values, vectors = eigsh(
+            LinearOperator((N, N), matvec=times, dtype=np.float64),
+            k=1, which="SA", v0=start, tol=1e-3, maxiter=400,
+        )  # fmt: skip
+    except ArpackError:
+        return np.nan, None
+    return float(values[0]), vectors[:, 0]
+
+
+def _nearest(H: sp.csr_array, A: sp.csr_array, limit: float, start: Floats) -> tuple[float, Floats | None]:
+    """The eigenvalue of the reduced Hessian nearest to −limit, by Lanczos iteration on its inverse; (nan, None) if not
+    had.
+
+    A last resort: many eigenvalues close together at the lower end, which stop `_smallest`, lie apart in the inverse.
+    Steps d of [[H + limit I, Aᵀ], [A, 0]] are that inverse. Were there an eigenvalue clearly below −limit, apart from
+    others, `_smallest` would have found it.
+    """
+    M, N = A.shape
+    try:
+        factor = splu(
+            sp.csc_matrix(sp.block_array([[H + limit * sp.eye_array(N), A.T], [A, sp.csr_array((M, M))]]))
+        )
+        values, vectors = eigsh(
+            LinearOperator(
+                (N, N), matvec=lambda v: factor.solve(np.concatenate([v, np.zeros(M)]))[:N], dtype=np.float64
+            ),
+            k=1, which="LM", v0=start, tol=1e-3, maxiter=400,
+        )  # fmt: skip
+    except (ArpackError, RuntimeError):
+        return np.nan, None
+    return (1.0 / float(values[0]) - limit, vectors[:, 0]) if values[0] != 0.0 else (np.nan, None)
+
+
+def _lower(problem: Problem, x: Floats, flat: Sequence[Floats], tolerance: float) -> Floats | None:
+    """One of the directions `flat`, either way, in which J falls by more than the tolerance explains; or None."""
+    here = restored(problem, x)
+    if here is None:
+        return None
+    value = problem.values(here)[0]
+    margin = 10.0 * tolerance * max(1.0, abs(value))
+    size = max(1.0, float(np.abs(x).max(initial=0.0)))
+    for direction in flat:
+        unit = direction / np.abs(direction).max()
+        for t in (1e-3, 1e-2, 1e-1):
+            for way in (unit, -unit):
+                there = restored(problem, np.clip(here + t * size * way, problem.lower, problem.upper))
+                if there is not None and problem.values(there)[0] < value - margin:
+                    return way
+    return None
+
+
+def restored(problem: Problem, x: Floats, close: float = 1e-8) -> Floats | None:
+    """A point that meets the constraints to `close`, by shortest Newton steps from x; None where these fail."""
+    nothing, none = np.zeros(problem.N), np.zeros(problem.M)
+    for _ in range(60):  # far out Newton steps on a square only halve the way
+        _, C = problem.values(x)
+        if not np.isfinite(C).all():
+            return None
+        if residuals(problem, x, none, nothing).feasibility <= close:
+            return x
+        _, A = problem.slopes(x)
+        try:
+            step = A.T @ NullSpace(A).inverse_square(C)
+        except RuntimeError:
+            return None
+        if not np.isfinite(step).all():
+            return None
+        x = np.clip(x - step, problem.lower, problem.upper)
+    return None

@@ -197,6 +197,10 @@ def make_problem(
         lower[at], upper[at] = np.maximum(lower[at], low), np.minimum(upper[at], high)
         if not (lower[at] <= upper[at]).all():
             raise DeclarationError(name, "a lower bound is above its upper bound.")
+        if (lower[at] == np.inf).any() or (upper[at] == -np.inf).any():
+            raise DeclarationError(
+                name, "its bounds leave it no finite value.", "Use None where there is none."
+            )
     fixed, targets = [], []
     for name, value in equalities.items():
         at, shape, is_state = _find(program, name, f.n)

@@ -24,7 +24,7 @@ from lagrad.errors import DeclarationError, LagradError
 from lagrad.lagrangian.optimality import residuals, signed_at_bounds
 from lagrad.lagrangian.problem import Floats, Places, Problem
 from lagrad.lagrangian.result import Ended, Recorder
-from lagrad.lagrangian.sqp import diverged
+from lagrad.lagrangian.unbounded import unbounded
 from lagrad.system import build
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ class Reduced:
             value = float(self.at.values[0])
             self.highest = max(self.highest, abs(value))
             self.first = value if self.first is None else self.first
-            if diverged(value, self.first):
+            u = self.problem.f.flat_states(self.at.solution.states)[self.problem.states]
+            if unbounded(self.problem, np.concatenate([u, y]), value, self.first):
                 self.note(y)
                 raise _Done("unbounded")
         return self.at

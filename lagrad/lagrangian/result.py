@@ -24,6 +24,7 @@ STATUSES = {
     "unbounded": "the objective falls without bound",
     "singular": "the Jacobian of the constraints is singular where the method ended: no certified multipliers",
     "saddle": "stationary, but the objective falls along a direction that the constraints allow",
+    "uncertain": "stationary, but the sign of the curvature could not be found: a minimum or a saddle",
     "stalled": "no further progress, KKT residuals above the tolerance",
     "failed": "values or solves that failed stopped the method",
     "time": "the time limit was reached",

@@ -24,15 +24,10 @@ from lagrad.lagrangian.newton import Convexifier, solve_kkt
 from lagrad.lagrangian.optimality import NullSpace, residuals
 from lagrad.lagrangian.problem import Floats, Problem
 from lagrad.lagrangian.result import Ended, Recorder
+from lagrad.lagrangian.unbounded import unbounded
 
 EPS = float(np.finfo(np.float64).eps)
-DIVERGED = 1e12  # an objective that much below where it started, in its size there, has no minimum in sight
-
-
-def diverged(value: float, first: float, reach: float = 0.0) -> bool:
-    """Whether an objective has fallen so far, or so far out (`reach`, the largest variable): no minimum."""
-    size = max(1.0, abs(first))
-    return value < -DIVERGED * size or (value < -1e-4 * DIVERGED * size and reach > 1e-4 * DIVERGED)
+DIVERGED = 1e12  # a multiplier beyond that does not exist
 
 
 @dataclass
@@ -140,8 +135,7 @@ class _Interior:
             if it >= self.max_iterations:
                 break
             theta, phi = self.merit(x, self.mu)
-            reach = float(np.abs(x).max(initial=0.0))
-            if diverged(problem.values(x)[0], first, reach) and theta <= 1e-4 * max(1.0, reach):
+            if unbounded(problem, x, problem.values(x)[0], first):
                 status = "unbounded"
                 break
             if now.feasibility <= self.tolerance and np.abs(lam).max(initial=0.0) > DIVERGED:

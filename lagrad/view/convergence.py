@@ -20,7 +20,8 @@ PANELS = {
     "stationarity": "stationarity",
     "distance": "multipliers: distance to the adjoint",
 }
-LEAST = 1e-17  # what is drawn for zero on a logarithmic axis
+LEAST = 1e-16  # what is drawn for zero, or rounding, on a logarithmic axis: the lower edge of every panel
+DASHES = ("-", "--", ":")  # after ten colours
 
 
 def curves(
@@ -53,7 +54,9 @@ def plot_convergence(
 ) -> Any:
     """A matplotlib figure of the histories, methods side by side; saved at `path` if that is given.
 
-    results: one, several, or {label: result}. Raises `ComparisonError` where matplotlib is not installed.
+    results: one, several, or {label: result}. A mark shows where each ended; zero, and what rounding leaves, is drawn
+    at the lower edge; free programs have no adjoint, and no line in the last panel. Raises `ComparisonError` where
+    matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
@@ -61,15 +64,27 @@ def plot_convergence(
         raise ComparisonError(
             "plot_convergence", "matplotlib is not installed.", "Install lagrad with its extra 'plot'."
         ) from None
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(2, 2)
+    drawn: dict[str, Any] = {}
     for axis, (panel, lines) in zip(axes.flat, curves(results).items(), strict=True):
-        for name, (iterations, values) in lines.items():
-            axis.plot(1 + iterations, values, label=name)
+        for k, (name, (iterations, values)) in enumerate(lines.items()):
+            style = {"color": f"C{k % 10}", "linestyle": DASHES[k // 10 % len(DASHES)]}
+            # a single point has no line; where a method ended is worth a mark
+            (drawn[name],) = axis.plot(
+                1 + iterations, values, label=name, linewidth=1.4, marker="o", markersize=4,
+                markevery=[-1] if iterations.size else [], clip_on=False, **style,
+            )  # fmt: skip
         axis.set(title=PANELS[panel], xlabel="iteration (from 1)", xscale="log", yscale="log")
-        axis.legend()
+        axis.set_xlim(left=1.0)
+        lowest = min((values.min() for _, values in lines.values() if values.size), default=1.0)
+        axis.set_ylim(bottom=LEAST if lowest <= 10.0 * LEAST else None)
+        axis.grid(True, which="major", color="0.9", linewidth=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    if drawn:
+        figure.legend(list(drawn.values()), list(drawn), loc="outside upper center", ncols=4, frameon=False)
     if path is not None:
-        figure.savefig(path)
+        figure.savefig(path, dpi=150)
     return figure
 
 
