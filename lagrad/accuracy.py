@@ -14,10 +14,10 @@ Three sources of error in g_j = dJ/dp_j = J_p − λᵀ R_p, with u̇_j = −R_u
   the partials  each entry a of R_u and R_p is wrong by at most E, hence |δg_j| <= |λ|ᵀ (E_u |u̇_j| + E_p e_j).
   the solve     R_uᵀ λ = J_u − r gives δg_j = rᵀ u̇_j.
 
-E is measured, not derived: 8 eps |a|, plus what a comes out different when every number in the terms is moved by a few
-units in its last place. The first two lines are of first order; where that is not to be trusted (a root that is nearly
-multiple, a phase of which no digit is known) the gradient is computed again at points moved by the whole of s, and a
-larger change there stands.
+E is measured, not derived: 8 eps |a|, as many times as much where an operation underflows, plus what a comes out
+different when every number in the terms is moved by a few units in its last place. The first two lines are of first
+order; where that is not to be trusted (a root that is nearly multiple, a phase of which no digit is known) the gradient
+is computed again at points moved by the whole of s, and a larger change there stands.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from lagrad.assembly.machine import Machine
 from lagrad.assembly.second import hessian_times
+from lagrad.assembly.underflow import underflow
 from lagrad.expr.primitives import OPCODE
 from lagrad.linearize import Linearization
 
@@ -89,7 +90,13 @@ def entry_doubt(at: Linearization) -> Floats:
         terms.slot[chosen], weights=np.abs(np.repeat(terms.weight, leaves))[chosen], minlength=data.size
     )
     counted = np.bincount(terms.slot, minlength=data.size)
-    return 8.0 * EPS * np.abs(data) + 4.0 * EPS * np.where(counted > 1, sizes, 0.0) + 4.0 * worst
+    lost = underflow(machine, v)
+    share = np.concatenate(
+        [np.repeat(lost, np.diff(machine.rows.a_ptr)), np.repeat(lost, np.diff(machine.rows.b_ptr))]
+    )
+    with np.errstate(invalid="ignore"):
+        own = np.where(data == 0.0, np.where(np.isinf(share), np.inf, 0.0), 8.0 * EPS * share * np.abs(data))
+    return own + 4.0 * EPS * np.where(counted > 1, sizes, 0.0) + 4.0 * worst
 
 
 def _movable(machine: Machine) -> NDArray[np.bool_]:

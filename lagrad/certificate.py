@@ -137,11 +137,13 @@ def check_regular(
     rcond: Floats,
     multiple: NDArray[np.bool_],
     concerned: NDArray[np.bool_],
+    last_digits: Callable[[int], bool],
 ) -> None:
     """Raise for the first concerned block that is singular or too ill conditioned.
 
-    status (n_blocks,): nonzero where a pivot was zero or not finite; multiple: blocks at a multiple root;
-    concerned: blocks that take part in the derivative asked for.
+    status (n_blocks,): nonzero where a pivot was zero or not finite; multiple: blocks whose Jacobian changes by its own
+    size within what rounding leaves open; concerned: blocks that take part in the derivative asked for; last_digits:
+    whether that is no more of a block's states than their last digits.
     """
     singular = (status != 0) & concerned
     advice = (
@@ -155,6 +157,15 @@ def check_regular(
         )
     if (multiple & concerned).any():
         block = int(np.flatnonzero(multiple & concerned)[0])
+        if last_digits(block):
+            raise SingularError(
+                block,
+                *layout.block_names(block),
+                "its states are known to their last digits only, and within these its Jacobian changes by its own "
+                "size: rounding decides the derivative.",
+                "Restate the block in states that keep more digits there, as what is left of a phase after whole "
+                "turns, or what a state differs from a large number by.",
+            )
         raise SingularError(
             block,
             *layout.block_names(block),

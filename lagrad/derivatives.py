@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lagrad.accuracy import gradient_bound, multiplier_bound, product_estimate, spread
+from lagrad.assembly.forward import EPS, NOISE
 from lagrad.assembly.kinks import followed, kinks
 from lagrad.assembly.second import hessian_times
 from lagrad.certificate import (
@@ -31,6 +32,7 @@ from lagrad.certificate import (
     check_regular,
 )
 from lagrad.coupling import coupled
+from lagrad.domain import culprit
 from lagrad.errors import CertificateError, DeclarationError, EvaluationError, KinkError, ShapeError, listed
 from lagrad.layout import Layout, by_name, numbers, several
 from lagrad.linalg.blocks import Residuals
@@ -44,6 +46,10 @@ Floats = NDArray[np.float64]
 
 # Of the size of a state: far enough for its high powers not to vanish, too near for most conditions to change.
 MOVED = 1e-4
+LITTLE = (
+    1e-3  # share of their sizes by which states are moved to see whether a Jacobian vanishes where they are
+)
+GROWN = 100.0  # by which factor it then grows
 STRICT_LIMIT = 1e-6  # relative error that strict=True allows
 FEW_COLUMNS = 4  # parameters up to which a Hessian is computed column by column
 PANEL = 8  # right-hand sides that go through a large block together
@@ -84,20 +90,23 @@ def kink_names(at: Linearization) -> list[str]:
     return [at.layout.row_name(row) for row in sorted({row for row, _ in kinked(at)})]
 
 
-def undefined_value(layout: Layout, position: int, value: float) -> EvaluationError:
-    """The error of an explicit state that is not finite."""
+def undefined_value(layout: Layout, position: int, v: Floats) -> EvaluationError:
+    """The error of an explicit state that is not finite in v (m+n,)."""
+    value = float(v[layout.m + position])
+    cause = culprit(layout, v, position)
     block = int(np.searchsorted(layout.ptr, position, side="right")) - 1
     return EvaluationError(
         block,
         *layout.block_names(block),
         f"{layout.state_name(position)} = {value}: its definition leaves the domain of a function, or overflows, "
-        "at the values before it.",
+        f"at the values before it{f': {cause}' if cause else ''}.",
         "Check the parameters, and the arguments of log, sqrt, powers and divisions in it.",
     )
 
 
-def undefined_partial(layout: Layout, row: int, slot: int, value: float) -> EvaluationError:
-    """The error of a partial that is not finite; `slot`: its place among all partials."""
+def undefined_partial(layout: Layout, row: int, slot: int, value: float, v: Floats) -> EvaluationError:
+    """The error of a partial that is not finite at v (m+n,); `slot`: its place among all partials."""
+    cause = culprit(layout, v, row)
     rows, first = layout.machine.rows, layout.machine.nnz_u
     if slot < first:
         by = layout.state_name(int(rows.a_col[slot]))
@@ -107,7 +116,8 @@ def undefined_partial(layout: Layout, row: int, slot: int, value: float) -> Eval
     return EvaluationError(
         block,
         *layout.block_names(block),
-        f"the derivative of constraint {layout.row_name(row)} by {by} is {value:g} there.",
+        f"the derivative of constraint {layout.row_name(row)} by {by} is {value:g} there"
+        f"{f': {cause}' if cause else ''}.",
         "The point is at the edge of a function's domain, as sqrt is at 0: no derivative exists.",
     )
 
@@ -149,6 +159,28 @@ class Differentiator:
         check_is_solution(self.layout, self.at.residual, self.at.magnitude)
         return True
 
+    def _last_digits(self, block: int) -> bool:
+        """Whether rounding of the constraints leaves open no more than rounding of the states of a block.
+
+        At a multiple root it leaves open far more, half of the digits at a double one; or the Jacobian is far smaller
+        there than a little away, as of (y - 1)**9. Where neither is so, a function changes faster than the states
+        resolve: sin(y) at y = 1e16.
+        """
+        at, layout = self.at, self.layout
+        rows = slice(int(layout.ptr[block]), int(layout.ptr[block + 1]))
+        open_ = np.zeros(layout.n)
+        open_[rows] = NOISE * EPS * at.magnitude[rows]
+        with np.errstate(all="ignore"):
+            left = np.abs(at.factors.solve(open_)[rows])
+            if not (left <= 16.0 * NOISE * EPS * np.abs(at.v[layout.m :][rows])).all():
+                return False
+            v = at.v.copy()
+            v[layout.m :][rows] *= 1.0 + LITTLE
+            away = layout.machine.jacobian(v)[2]
+        ptr = layout.machine.rows.a_ptr
+        first, last = int(ptr[rows.start]), int(ptr[rows.stop])
+        return bool(np.abs(away[first:last]).max() <= GROWN * np.abs(at.data[first:last]).max())
+
     @cached_property
     def _doubtful(self) -> bool:
         """Whether any block at all could be refused; if none, no call asks which blocks it concerns."""
@@ -166,8 +198,8 @@ class Differentiator:
         layout, undefined = self.layout, self.at.undefined
         row, slot = int(undefined.rows[k]), int(undefined.slots[k])
         if slot < 0:
-            return undefined_value(layout, row, float(self.at.v[layout.m + row]))
-        return undefined_partial(layout, row, slot, float(undefined.partials[k]))
+            return undefined_value(layout, row, self.at.v)
+        return undefined_partial(layout, row, slot, float(undefined.partials[k]), self.at.v)
 
     @cached_property
     def _active(self) -> NDArray[np.bool_]:
@@ -255,12 +287,16 @@ class Differentiator:
             if entries.any():
                 e = int(np.flatnonzero(entries)[0])
                 raise undefined_partial(
-                    layout, int(missing.by_rows[e]), int(missing.by_slots[e]), float(missing.by_partials[e])
+                    layout,
+                    int(missing.by_rows[e]),
+                    int(missing.by_slots[e]),
+                    float(missing.by_partials[e]),
+                    self.at.v,
                 )
             concerned = np.logical_or.reduceat(related, layout.ptr[:-1])
             # a factor that had to be replaced may have been too far away to tell a singular block
             rcond = info.factors.condition() if info.refactored else at.rcond
-            check_regular(layout, info.factors.status, rcond, self.multiple, concerned)
+            check_regular(layout, info.factors.status, rcond, self.multiple, concerned, self._last_digits)
         check_linear(mode, error)
 
         def certificate() -> Certificate:
@@ -364,7 +400,7 @@ class Differentiator:
         if not bad.size:
             raise CertificateError("adjoint", float("inf"), BACKWARD_LIMIT)  # a product overflowed
         row = int(np.searchsorted(rows.b_ptr, bad[0], side="right")) - 1
-        raise undefined_partial(layout, row, first + int(bad[0]), float(data[first + bad[0]]))
+        raise undefined_partial(layout, row, first + int(bad[0]), float(data[first + bad[0]]), self.at.v)
 
     def _seed(self, of: str) -> Floats:
         position, shape = self.layout.find_output(of)

@@ -514,10 +514,15 @@ def _conditions(layout: Layout, at: Linearization) -> Iterator[Finding]:
         )
 
 
+def _largest(x: Floats) -> float:
+    parts = _parts(x)
+    return float(x[parts[0]]) if parts and x[parts[0]] != 0.0 else 1.0
+
+
 def _parts(x: Floats) -> list[int]:
     """Entries of a null vector that take part, largest first."""
     size = np.abs(x)
-    # to six digits: rounding does not order what is equally large
+    # entries that rounding alone tells apart keep the order of the block, on every machine
     order = np.argsort(-np.round(size / size.max(initial=1e-300), 6), kind="stable")
     return order[size[order] > TAKES_PART * size.max(initial=0.0)].tolist()
 

@@ -413,7 +413,8 @@ def _vanishing(block: BlockEquations, at: Point) -> Floats | None:
     allowed = forward.BENT * np.abs(straight) + forward.EXACT * forward.EPS * magnitude
     length = float(np.max(np.abs(step) / w))
     bent = not (np.abs(change) <= forward.BENT * length * w).all()
-    return None if bent or not (np.abs(moved.r - at.r - straight) <= allowed).all() else magnitude
+    blind = bool((abs(at.by_u.matrix) @ w <= forward.NOISE * forward.EPS * magnitude).any())
+    return None if blind or bent or not (np.abs(moved.r - at.r - straight) <= allowed).all() else magnitude
 
 
 def doubt(block: BlockEquations, tolerance: float) -> str:
@@ -442,10 +443,10 @@ def doubt(block: BlockEquations, tolerance: float) -> str:
     flat = (grown <= GROWTH * np.abs(at.r)) & (declared > 0.0)
     if flat.any() and not reason:
         reason = "the residual hardly depends on the states there"
-    empty = (at.magnitude == 0.0) & (declared > 0.0)
+    empty = (at.magnitude <= forward.UNDERFLOW * declared) & (declared > 0.0)
     if empty.any() and not reason:
         moved = block.at(block.within(u, u + forward.EPS**0.5 * block.apart(block.sizes(u))))
-        if moved is not None and ((moved.magnitude == 0.0) & empty).any():
+        if moved is not None and ((moved.magnitude <= forward.UNDERFLOW * declared) & empty).any():
             reason = "all terms underflow there"
     block.at(u)
     return reason

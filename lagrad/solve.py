@@ -20,6 +20,7 @@ from lagrad.assembly import forward
 from lagrad.block import BlockEquations, open_block, propagated_magnitude
 from lagrad.certificate import Certificate, certify, per_block, scaled_residual
 from lagrad.derivatives import Derivatives, Differentiator, check_strict, kink_names, undefined_value
+from lagrad.domain import culprit
 from lagrad.errors import ConvergenceError, EvaluationError
 from lagrad.expr.expression import Expression
 from lagrad.ladder import Attempt as Attempt
@@ -38,7 +39,7 @@ Floats = NDArray[np.float64]
 EXPLICIT = 0
 CHORD = forward.QUADRATIC  # most that one step on old factors may leave of the error for another to be taken
 FLAT_FROM = 256  # explicit rows from which on a solution is differentiated as flat code: below, its kernels do not pay
-STRIDE = 4096  # blocks between two looks at the clock
+LONG = 1000  # Newton iterations of a small block between two looks at the clock, and at a person's Ctrl-C
 WORST = 3  # residuals that a message names
 JACOBIAN = 2.4  # one evaluation of all partials, in evaluations of R alone (9241 buses: 4.8 ms and 2.0 ms)
 CLOSE = 1e-6  # relative length of a Newton step from which on vanishing terms are looked for
@@ -193,7 +194,7 @@ class Solution:
         among = np.arange(u.size) if positions is None else positions
         bad = among[~np.isfinite(u[among])]
         if bad.size:
-            raise undefined_value(self.layout, int(bad[0]), float(u[bad[0]]))
+            raise undefined_value(self.layout, int(bad[0]), self.v)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -469,12 +470,10 @@ class _Run:
     def solution(self) -> Solution:
         layout, options = self.layout, self.options
         n_blocks = layout.kind.size
-        # compiled code does not look at the clock: with a limit it comes up for air every so many blocks
-        stride = n_blocks if options.time_limit is None and not options.progress else STRIDE
         b = n_blocks if self.all_at_once() else 0
         try:
             while b < n_blocks:
-                stop = min(n_blocks, b + stride)
+                stop = int(layout.stops[np.searchsorted(layout.stops, b, side="right")])
                 self.watch.tick("block {} of {}", b, n_blocks)
                 first, b = b, self.sweep(b, stop, self.cold)
                 b = self.first_doubtful(first, b)
@@ -524,15 +523,29 @@ class _Run:
         return finite
 
     def sweep(self, first: int, stop: int, cold: bool) -> int:
-        """Blocks [first, stop) in compiled code; the first that is large or fails, or `stop`."""
+        """Blocks [first, stop) in compiled code; the first that is large or fails, or `stop`.
+
+        Compiled code looks at no clock, so a block that needs more than `LONG` iterations takes them by as many.
+        """
         layout, machine, options = self.layout, self.layout.machine, self.options
-        reached: int = forward.sweep(
-            first, stop, self.large_from, layout.ptr, layout.kind, machine.tapes, machine.terms, machine.rows,
-            self.scratch, machine.m, machine.nnz_u, layout.scale, layout.lower, layout.upper,
-            layout.opening_ptr, layout.opening, cold, options.max_iterations, options.tolerance,
-            self.v, self.data, self.residual, self.magnitude, self.status, self.iterations,
-        )  # fmt: skip
-        return reached
+        before = 0
+        while True:
+            reached: int = forward.sweep(
+                first, stop, self.large_from, layout.ptr, layout.kind, machine.tapes, machine.terms, machine.rows,
+                self.scratch, machine.m, machine.nnz_u, layout.scale, layout.lower, layout.upper,
+                layout.opening_ptr, layout.opening, cold, min(options.max_iterations - before, LONG),
+                options.tolerance, self.v, self.data, self.residual, self.magnitude, self.status, self.iterations,
+            )  # fmt: skip
+            if before:
+                self.iterations[first] += before
+                before = 0
+            if reached == stop or self.status[reached] != forward.TOO_MANY_ITERATIONS:
+                return reached
+            before = int(self.iterations[reached])
+            if before >= options.max_iterations:
+                return reached
+            self.watch.tick("block {}: Newton iteration {}", reached, before)
+            first, cold = reached, False
 
     def first_doubtful(self, first: int, stop: int) -> int:
         """The first of blocks [first, stop) whose root is multiple and in doubt, marked as not solved; or `stop`."""
@@ -667,13 +680,16 @@ def _failure(
     values = {layout.state_name(k): float(v[layout.m + k]) for k in range(lo, min(hi, lo + 50))}
     if status == forward.NOT_FINITE and not reason:
         if layout.kind[b] == EXPLICIT:
-            return undefined_value(layout, lo, float(v[layout.m + lo]))
+            return undefined_value(layout, lo, v)
         bad = [k for k in range(lo, hi) if not np.isfinite(residual[k])]
         where = layout.row_name(bad[0]) if bad else names[0][0]
+        causes = (culprit(layout, v, k) for k in (bad or range(lo, hi)))
+        cause = next((c for c in causes if c), "")
         return EvaluationError(
             b,
             *names,
-            f"constraint {where} or one of its partials is not finite at the starting values.",
+            f"constraint {where} or one of its partials is not finite at the starting values"
+            f"{f': {cause}' if cause else ''}.",
             "Give guesses (and bounds) inside the domain of log, sqrt, powers and divisions.",
         )
     scaled = scaled_residual(residual[lo:hi], magnitude[lo:hi])
@@ -683,7 +699,9 @@ def _failure(
         for k in order.tolist()
         if scaled[k - lo] > 0.0
     )
-    where = f"largest residuals {listed}" if listed else "all terms underflow at the last point"
+    underflow = bool((magnitude[lo:hi] < forward.UNDERFLOW).all())
+    nothing = "all terms underflow" if underflow else "all residuals are zero"
+    where = f"largest residuals {listed}" if listed else f"{nothing} at the last point"
     if not np.any(magnitude[lo:hi]) and reason:  # out of time before the block was looked at
         where = ""
     first = attempts[0].outcome if attempts else ""
@@ -964,6 +982,9 @@ class _LargeNewton:
         step = self.solve(forward.NOISE * forward.EPS * magnitude)
         weight = np.maximum(np.abs(start), self.layout.scale[self.rows])
         length = float((np.abs(step) / weight).max())
+        seen = _times(block, self.layout, np.abs(self.entries), weight)
+        if (seen <= forward.NOISE * forward.EPS * magnitude).any():
+            return forward.MULTIPLE_ROOT
         if length == 0.0:
             length, step = forward.EPS, forward.EPS * weight
         here, r = self.entries, self.residual[self.rows].copy()

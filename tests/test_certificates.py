@@ -219,6 +219,34 @@ def test_a_phase_of_which_no_digit_is_known_has_no_certified_gradient() -> None:
         assert bound is not None and bound["M"] > 0.1 * abs(gradient["M"])
 
 
+@pytest.mark.parametrize("dense_max", [64, 1], ids=["dense", "sparse"])
+@pytest.mark.parametrize("size", [1e15, 1e20, 1e100])
+def test_the_reason_is_rounding_where_it_is_no_multiple_root(size: float, dense_max: int) -> None:
+    """1 - 0.6 cos(E) is 0.4 at least: Kepler's equation has no multiple root. At 1e15 E is known to 1/8 radian.
+
+    Two of them, each with the other's anomaly, so that the block is one of two.
+    """
+    program = lg.Program("kepler")
+    mean = program.parameter("M", size)
+    one, two = program.state("E", guess=size), program.state("F", guess=2.0 * size)
+    program.constrain(one - 0.6 * lg.sin(two) == mean, name="kepler")
+    program.constrain(two - 0.5 * lg.sin(one) == 2.0 * mean, name="kepler too")
+    with pytest.raises(SingularError, match="known to their last digits only") as caught:
+        lg.build(program, dense_max=dense_max).solve().gradient("E")
+    assert "multiple" not in str(caught.value) and caught.value.states == ["E", "F"]
+    assert "Restate the block" in caught.value.advice
+
+
+def test_a_multiple_root_is_called_one_where_a_difference_keeps_its_digits() -> None:
+    """(y - 1)**9 = 0: y is found to its last digits, and yet the Jacobian vanishes there."""
+    program = lg.Program("ninefold")
+    p = program.parameter("p", 0.0)
+    y = program.state("y", guess=0.7)
+    program.constrain((y - 1.0) ** 9 == p, name="power")
+    with pytest.raises(SingularError, match="multiple root"):
+        lg.build(program).solve().gradient("y")
+
+
 @pytest.mark.parametrize("guess", [2.0, 3.0, 1.5, 10.0])
 def test_a_double_root_never_has_a_certified_gradient(guess: float) -> None:
     """y = 1 ± sqrt(1 - p): no derivative at p = 1, and 1 - y known to half of the digits only."""

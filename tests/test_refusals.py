@@ -691,3 +691,121 @@ def test_an_unconverged_loop_of_definitions_is_no_number_either() -> None:
         with pytest.raises(NotASolutionError) as caught:
             ask(there, "J")
         assert {"d", "u_law"} & set(caught.value.constraints)
+
+
+# -- what left its domain, in the words of the program -------------------------------------------------------
+def _hidden_sum() -> Any:
+    program = lg.Program("sums")
+    x = program.parameter("x", [-1.0, 2.0])
+    y = program.state("y", guess=1.0)
+    total = lg.sum(lg.log(x) * x)  # used twice: a hidden state
+    program.constrain(y**3 + y == total + lg.exp(total), name="balance")
+    return lg.build(program).solve()
+
+
+def _network(dense_max: int) -> Any:
+    program = lg.Program("network")
+    x = program.parameter("x", 3.0)
+    u = program.state("u", shape=(2,), guess=[2.0, 4.0])
+    program.constrain(u * lg.sqrt(x - u) + u[::-1] == 1.0, name="flow")
+    return lg.build(program, dense_max=dense_max).solve()
+
+
+def _traced() -> Any:
+    def f(x: Any) -> Any:
+        a = np.log(x)
+        return np.sum(a * a)
+
+    return lg.grad(f)(np.array([1.0, -2.0]))
+
+
+def _at_the_edge() -> Any:
+    program = lg.Program("edge")
+    x = program.parameter("x", 2.0)
+    program.define("y", lg.where(x > 5.0, lg.log(-x), lg.sqrt(x - 2.0)))
+    return lg.build(program).solve().gradient("y")
+
+
+CULPRITS: dict[str, tuple[Callable[[], Any], str]] = {
+    "hidden": (_hidden_sum, r"balance .*: log\(x\[0\]\) is nan, where x\[0\] = -1\."),
+    "dense": (lambda: _network(64), r"sqrt\(x - u\[1\]\) is nan, where x - u\[1\] = -1\."),
+    "sparse": (lambda: _network(1), r"sqrt\(x - u\[1\]\) is nan, where x - u\[1\] = -1\."),
+    "traced": (_traced, r"log\(x\[1\]\) is nan, where x\[1\] = -2\."),
+    "partial": (_at_the_edge, r"the derivative of sqrt\(x - 2\) by x - 2 is inf, where x - 2 = 0\."),
+}
+
+
+@pytest.mark.parametrize("case", CULPRITS)
+def test_the_function_that_left_its_domain_is_named_with_its_argument(case: str) -> None:
+    action, words = CULPRITS[case]
+    with pytest.raises(EvaluationError, match=words):
+        action()
+
+
+# -- underflow -----------------------------------------------------------------------------------------------
+@both_paths
+@pytest.mark.parametrize("size", [1e-160, 1e-170, 1e-200, 1e-300])
+@pytest.mark.parametrize("times", [1.0, 3.0, -1.0])
+def test_states_of_which_underflow_leaves_nothing_are_not_solved(
+    times: float, size: float, dense_max: int
+) -> None:
+    """y² = p s at p = 2 s: y = √2 s, and y² and p s are both zero for any guess of that size but at 1e-160.
+
+    There they keep a few digits, and so does the gradient: what it lacks is in its bound. And s y = s p, likewise.
+    """
+    for bent in (True, False):
+        program = lg.Program("small")
+        p = program.parameter("p", 2.0 * size)
+        y = program.state("y", shape=(2,), guess=times * size)
+        left = y * y if bent else size * y
+        turned = size * (y - y[::-1])  # vanishes: the two are one block
+        program.constrain(left + turned == p * size, name="small")
+        try:
+            solution = system(program, dense_max).solve()
+        except ConvergenceError as error:
+            assert size < 1e-160 or times < 0.0  # where the matrix changes on the way
+            assert size == 1e-160 or "underflow" in str(error)
+            continue
+        truth = np.copysign(2.0**0.5, times) if bent else 2.0
+        assert abs(solution["y"][0] / (truth * size) - 1.0) < 0.01
+        try:
+            gradient = solution.gradient("y[0]")
+        except SingularError:
+            continue
+        bound = gradient.certificate.gradient_error
+        assert bound is not None
+        assert abs(gradient["p"] - (0.5 / truth if bent else 1.0)) <= bound["p"]
+
+
+@both_paths
+@pytest.mark.parametrize("beside", [1e16, 1e20])
+def test_states_that_rounding_hides_are_not_solved(beside: float, dense_max: int) -> None:
+    """(c + y) - c = (c + p) - c for any y, p below the last digit of c: the guess would pass for the answer."""
+    program = lg.Program("hidden")
+    p = program.parameter("p", 0.3)
+    y = program.state("y", shape=(2,), guess=[0.7, 0.2])
+    program.constrain((beside + (y - p)) - beside + 0.0 * y[::-1] == 0.0, name="swamped")
+    with pytest.raises(ConvergenceError, match="hardly depends on the states") as caught:
+        system(program, dense_max).solve()
+    assert "swamped" in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [1, 600], ids=["row by row", "families"])
+@pytest.mark.parametrize(
+    ("function", "at"),
+    [(lambda x: lg.sqrt(x * x), 3e-161), (lambda x: (x * x * x) ** (1 / 3), 1e-107)],
+    ids=["square", "cube"],
+)
+def test_what_underflows_on_the_way_is_in_the_bound(function: Any, at: float, count: int) -> None:
+    """Both are x, with the slope 1; x · x keeps three digits at 3e-161."""
+    program = lg.Program("there and back")
+    x = program.parameter("x", np.full(count, at))
+    y = program.state("y", shape=(count,), guess=1.0)
+    program.constrain(y == function(x), name="back")
+    gradient = lg.build(program).solve().gradient("y[0]")
+    off = abs(gradient["x"][0] - 1.0)
+    assert off > 1e-4  # or the example shows nothing
+    bound = gradient.certificate.gradient_error
+    assert bound is not None and off <= bound["x"][0]
+    with pytest.raises(CertificateError, match="x"):
+        system(program).solve().gradient("y[0]", strict=True)

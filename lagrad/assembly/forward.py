@@ -45,6 +45,7 @@ STEP = 1e-9  # relative size of a correction after which the next is below round
 QUADRATIC = 0.1
 BENT = 0.25  # relative change of the Jacobian within rounding of a root from which on the root is multiple
 SMALLEST = 1e-10  # shortest fraction of a Newton step that is tried
+UNDERFLOW = 1e-290  # a magnitude below it is, or is about, what underflow leaves: see `machine.TINY`
 TO_BOUND = 0.99  # fraction of the distance to a bound that a step may use
 
 
@@ -293,8 +294,8 @@ def _newton(
     # (NOISE eps · magnitude), and see whether the Jacobian changes by its own size: |A⁻¹ (A(u + e) − A(u)) e|
     # against |e|, the quantity of the Newton–Kantorovich theorem; and whether R changes by A e, row by row. At a
     # multiple root neither holds, and the second does not where R oscillates faster than rounding resolves.
-    # Where all terms are zero (or have underflowed to it) the states are known to rounding of their typical
-    # sizes at best.
+    # Where all terms are zero the states are known to rounding of their typical sizes at best, and where all underflow,
+    # or are far larger than what the states change, not at all.
     if _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale, marks) != 0:
         return MULTIPLE_ROOT
     for i in range(n):
@@ -307,6 +308,13 @@ def _newton(
         length = max(length, abs(step[i]) / weight[i])
         correction[i] = 0.0
         spare[i] = 0.0
+    for i in range(n):
+        seen = 0.0
+        for e in range(rows.a_ptr[lo + i], rows.a_ptr[lo + i + 1]):
+            if rows.a_col[e] >= lo:
+                seen += abs(data[e]) * weight[rows.a_col[e] - lo]
+        if seen <= NOISE * EPS * magnitude[lo + i]:
+            return MULTIPLE_ROOT  # rounding hides what any other states of their sizes would change
     if length == 0.0:
         length = EPS
         for i in range(n):

@@ -92,7 +92,8 @@ def _compiled(source: str, near: bool = False) -> CodeType:
     return compile(tree, "<primitive>", "eval")
 
 
-def _run(source: str, near: bool = False, **values: Any) -> Any:
+def run_source(source: str, near: bool = False, **values: Any) -> Any:
+    """A source of the table of primitives on arrays `a`, `b` and the result `r`."""
     return eval(_compiled(source, near), _names(), values)  # sources of the table, never of a user
 
 
@@ -148,10 +149,10 @@ def _family(
         x, y = int(tapes.a[q]), int(tapes.b[q])
         a, ea = values[x], errors[x]
         b, eb = (values[y], errors[y]) if primitive.arity == 2 else (a, np.zeros_like(ea))
-        r = np.asarray(_run(primitive.value, a=a, b=b), dtype=np.float64)
+        r = np.asarray(run_source(primitive.value, a=a, b=b), dtype=np.float64)
         passed = EPS * np.abs(r)
         for source, error in zip(primitive.partials, (ea, eb), strict=False):
-            part = np.abs(_run(source, a=a, b=b, r=r)) * error
+            part = np.abs(run_source(source, a=a, b=b, r=r)) * error
             passed = passed + np.where(np.isnan(part), 0.0, part)
         if primitive.kink != NO_KINK:
             tolerance = 2.0 * (ea + eb)
@@ -159,7 +160,7 @@ def _family(
             sides = ((a, b), (a - ea, b), (a + ea, b), (a, b - eb), (a, b + eb))
             mask = np.zeros(which.size, np.bool_)
             for left, right in sides:
-                mask |= _run(primitive.kink, True, a=left, b=right, tolerance=tolerance)
+                mask |= run_source(primitive.kink, True, a=left, b=right, tolerance=tolerance)
             mask &= (moving[x] | moving[y]) & taken[len(values)]
             if mask.any():
                 out.append((primitive.name, mask))
@@ -203,7 +204,7 @@ def _taken(machine: Machine, template: int, which: NDArray[Any], v: Floats) -> l
         return [True] * count
     for q in range(first, last):
         a, b = values[int(tapes.a[q])], values[int(tapes.b[q])]
-        values.append(_run(PRIMITIVES[tapes.op[q]].value, a=a, b=b))
+        values.append(run_source(PRIMITIVES[tapes.op[q]].value, a=a, b=b))
     taken: list[Any] = [np.zeros(which.size, np.bool_) for _ in range(count)]
     taken[-1] = np.ones(which.size, np.bool_)
     for q in range(last - 1, first - 1, -1):

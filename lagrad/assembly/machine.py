@@ -28,12 +28,25 @@ from numpy.typing import NDArray
 from lagrad.assembly.dispatch import block_partials, block_values, tape_partials, tape_values
 from lagrad.assembly.edges import EDGED, hides, mark
 from lagrad.assembly.lower import Lowered
+from lagrad.expr.primitives import OPCODE
 from lagrad.kernel import inlined, internal, kernel
 
 Index = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
 WIDTH = 128  # instances per block: registers of a usual template stay in the first-level cache
+TINY = 2.2250738585072014e-308  # the smallest normal number: below it rounding errors are eps · TINY
+# by opcode: results far smaller than the arguments, or about as large as a small one; all others are exact down there
+UNDERFLOWS = np.zeros(len(OPCODE), np.bool_)
+UNDERFLOWS[
+    [
+        OPCODE[name]
+        for name in (
+            "mul", "div", "square", "reciprocal", "powc", "power", "exp", "exp2", "erfc", "expit", "logaddexp",
+            "sin", "tan", "arcsin", "arctan", "sinh", "tanh", "arcsinh", "arctanh", "expm1", "log1p", "erf",
+        )
+    ]
+] = True  # fmt: skip
 LONG_FAMILIES = 64  # terms per template in group 0 from which on they are stored by template (see `assemble`)
 FEW_TERMS = 512  # below, blocks would be mostly empty: row-major is as fast, and one kernel less to compile
 
@@ -118,7 +131,8 @@ class Machine:
 
         The magnitude of a row is the sum over the registers of its terms of |adjoint · value|: the first-order
         bound of the rounding error of R in units of the machine precision (Linnainmaa 1976), so |R| below a few
-        eps · magnitude is as small as R can be made.
+        eps · magnitude is as small as R can be made. Below `TINY`, the smallest normal number, rounding is no share
+        of a value any more: there |value| of an operation that `UNDERFLOWS`, or of weight times term, counts as `TINY`.
         """
         residual, magnitude, data = np.empty(self.n), np.empty(self.n), np.zeros(self.nnz)
         if self.row_major or self.terms.row.size < FEW_TERMS:
@@ -447,7 +461,8 @@ def _jacobian(first, last, segments, tapes, terms, reg, adj, size, v, out, magni
                     w, r = terms.weight[lo + i], terms.row[lo + i]
                     value = w * v[terms.leaf[leaves + i]]
                     out[r] += value
-                    magnitude[r] += abs(value)
+                    value = abs(value)
+                    magnitude[r] += TINY if value < TINY and abs(w) != 1.0 else value
                     data[terms.slot[leaves + i]] += w
                 continue
             for j in range(k):
@@ -466,13 +481,17 @@ def _jacobian(first, last, segments, tapes, terms, reg, adj, size, v, out, magni
                 size[i] = 0.0
             block_partials(tapes.op, tapes.a, tapes.b, start, stop, k + c, width, reg, adj)
             for j in range(result + 1):
+                floor = TINY if j >= k + c and UNDERFLOWS[tapes.op[start + j - k - c]] else 0.0
                 for i in range(width):
                     # an adjoint of zero is a branch not taken, whatever its value
-                    size[i] += abs(adj[j, i] * reg[j, i]) if adj[j, i] != 0.0 else 0.0
+                    value = abs(reg[j, i])
+                    value = floor if value < floor else value
+                    size[i] += abs(adj[j, i]) * value if adj[j, i] != 0.0 else 0.0
             for i in range(width):
                 w, r = terms.weight[lo + i], terms.row[lo + i]
                 out[r] += w * reg[result, i]
-                magnitude[r] += abs(w) * size[i]
+                value = abs(w) * size[i]
+                magnitude[r] += TINY if value < TINY and abs(w) != 1.0 else value
                 for j in range(k):
                     data[terms.slot[leaves + i * k + j]] += w * adj[j, i]
             if edged and _vanishes(k + c, result, width, adj):
@@ -514,11 +533,16 @@ def rows_jacobian(start, stop, tapes, terms, rows, nnz_u, reg, adj, v, out, magn
             tape_partials(tapes.op, tapes.a, tapes.b, first, last, k + c, reg, adj)
             total += w * reg[result]
             vanishes = False
+            term = 0.0
             for j in range(result + 1):
                 if adj[j] != 0.0:
-                    size += abs(w * adj[j] * reg[j])
+                    value = abs(reg[j])
+                    if value < TINY and j >= k + c and UNDERFLOWS[tapes.op[first + j - k - c]]:
+                        value = TINY
+                    term += abs(w * adj[j]) * value
                 else:
                     vanishes = vanishes or j >= k + c
+            size += TINY if term < TINY and abs(w) != 1.0 else term
             for j in range(k):
                 data[terms.slot[leaves + j]] += w * adj[j]
             if vanishes:
