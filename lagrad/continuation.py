@@ -162,6 +162,8 @@ def read_path(
     layout: Layout, path: Path, p: Floats, to: float | None
 ) -> tuple[Callable[[float], Floats], Callable[[float], Floats], float, float]:
     """p(t), dp/dt(t), the first t and the last."""
+    if to is not None and not isinstance(to, (int, float)):  # nan is no path, told below
+        to = float(numbers("to", to, ()))
     if isinstance(path, str):
         index, shape = layout.find_parameter(path)
         if index.size != 1:

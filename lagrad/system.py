@@ -51,7 +51,9 @@ def build(program: Program, *, dense_max: int = DENSE_MAX, linear: str = "superl
     """
     if not isinstance(program, Program):
         raise DeclarationError("build", f"a Program was expected, got a {type(program).__name__}.")
-    if linear not in BACKENDS:
+    if not isinstance(dense_max, (int, np.integer)):
+        raise DeclarationError("dense_max", f"{dense_max!r} is not a whole number of states.")
+    if not (isinstance(linear, str) and linear in BACKENDS):
         raise DeclarationError("linear", f"{linear!r} is none of {', '.join(map(repr, BACKENDS))}.")
     if not installed(linear):
         raise DeclarationError(
@@ -202,6 +204,9 @@ def _opening(
     return ptr, chosen.astype(np.int32)
 
 
+_NUMBER = (int, float, np.integer, np.floating)
+
+
 def _options(
     max_iterations: int,
     tolerance: float,
@@ -212,10 +217,12 @@ def _options(
     """Checked where the user speaks."""
     if not (isinstance(max_iterations, (int, np.integer)) and max_iterations >= 0):
         raise DeclarationError("max_iterations", f"{max_iterations!r} is not a whole number from 0 on.")
-    if not 0.0 < tolerance < 1.0:
+    if not (isinstance(tolerance, _NUMBER) and 0.0 < tolerance < 1.0):
         raise DeclarationError("tolerance", f"{tolerance!r} is not between 0 and 1.")
-    if time_limit is not None and not time_limit >= 0.0:
+    if time_limit is not None and not (isinstance(time_limit, _NUMBER) and time_limit >= 0.0):
         raise DeclarationError("time_limit", f"{time_limit!r} is not a number of seconds.")
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise DeclarationError("progress", f"{progress!r} is not None, True, False or a function of a text.")
     return Options(int(max_iterations), float(tolerance), bool(ladder), time_limit, progress)
 
 

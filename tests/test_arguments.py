@@ -86,6 +86,16 @@ MISTAKES: dict[str, tuple[Callable[[Model], Any], type[Exception], str]] = {
     ),
     "a state as a parameter": (lambda k: k.solution.gradient("total", wrt=k.y), DeclarationError, "parameters"),
     "no program": (lambda k: lg.build(k), DeclarationError, "a Program was expected"),
+    "dense_max in words": (
+        lambda k: lg.build(lg.Program("p"), dense_max="many"), DeclarationError, "dense_max: 'many' is not a whole",
+    ),
+    "two libraries": (
+        lambda k: lg.build(lg.Program("p"), linear=["klu"]), DeclarationError, r"linear: \['klu'\] is none of",
+    ),
+    "a tolerance in words": (lambda k: k.system.solve(tolerance="low"), DeclarationError, "tolerance: 'low' is not"),
+    "a limit in words": (lambda k: k.system.solve(time_limit="1 s"), DeclarationError, "time_limit: '1 s' is not"),
+    "a number of lines": (lambda k: k.system.solve(progress=3), DeclarationError, "progress: 3 is not"),
+    "a goal in words": (lambda k: k.system.continuation("beta", to="a"), DeclarationError, "to: 'a' is not"),
 }  # fmt: skip
 
 
