@@ -1,11 +1,11 @@
 """Who solves what: the collection of MINPACK from its standard starts and from 10 and 100 times them.
 
-    python -m benchmarks.hard [--further] [--json FILE]
+    python -m benchmarks.hard [--further] [--json FILE] [--markdown FILE]
 
 lagrad beside `scipy.optimize.root` with `hybr` and `lm`, each with its own defaults, SciPy with differences for its
 Jacobian. Every answer is judged by the same residual, written in NumPy apart from lagrad: solved, refused, or *false*:
 returned as a success although it is no root. A point that SciPy gives up at counts as solved all the same if it is
-one. No times are taken.
+one. No times are taken. `benchmarks/hard.md` holds what it printed last.
 """
 
 from __future__ import annotations
@@ -120,6 +120,36 @@ def show(rows: Sequence[dict[str, Any]], console: Console) -> None:
     console.print(totals)
 
 
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The totals and the table as Markdown: outcomes without their residuals, which differ from machine to machine."""
+    lines = [
+        "# Who solves what",
+        "",
+        "Written by `python -m benchmarks.hard --further --markdown benchmarks/hard.md`.",
+    ]
+    lines += [
+        "",
+        f"| of {len(rows) // len(FACTORS)} | " + " | ".join(f"{factor}×" for factor in FACTORS) + " |",
+    ]
+    lines += ["|---|" + "---|" * len(FACTORS)]
+    for who, found in counts(rows).items():
+        cells = (
+            ", ".join(f"{found[factor][o]} {o}" for o in (SOLVED, REFUSED, FALSE) if found[factor][o])
+            for factor in FACTORS
+        )
+        lines.append(f"| {who if who == 'lagrad' else f'SciPy {who}'} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| system | states | start | lagrad | by | " + " | ".join(f"SciPy {m}" for m in METHODS) + " |",
+    ]
+    lines += ["|---|---|---|---|---|" + "---|" * len(METHODS)]
+    for row in rows:
+        others = " | ".join(row[method]["outcome"] for method in METHODS)
+        own = f"{row['lagrad']['outcome']} | {row['lagrad']['why']}"
+        lines.append(f"| {row['system']} | {row['states']} | {row['factor']}× | {own} | {others} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 if lagrad returns a point that is no root, or solves fewer than SciPy from any start."""
     parser = argparse.ArgumentParser(
@@ -127,12 +157,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--further", action="store_true", help="the other sizes of MINPACK's driver as well")
     parser.add_argument("--json", metavar="FILE", help="write every outcome to FILE")
+    parser.add_argument("--markdown", metavar="FILE", help="write the tables to FILE")
     options = parser.parse_args(arguments)
     rows = outcomes([*SYSTEMS, *FURTHER] if options.further else SYSTEMS)
     show(rows, Console(width=None if sys.stdout.isatty() else 120))
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"rows": rows, "counts": counts(rows)}, file, indent=1)
+    if options.markdown:
+        with open(options.markdown, "w", encoding="utf-8") as file:
+            file.write(markdown(rows))
     found = counts(rows)
     behind = any(
         found["lagrad"][factor][SOLVED] < found[method][factor][SOLVED]
