@@ -8,7 +8,6 @@ where there is work for several threads they share the lanes.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from lagrad.expr.expression import Expression
 from lagrad.layout import Floats, Layout, by_name, numbers, several
 from lagrad.repeated import compiled_arguments
 from lagrad.solve import Options, solve
+from lagrad.threads import cores
 
 PROBE = 32  # lanes that one thread solves before others are asked for
 THREADS_PAY = 2e-3  # seconds of work left from which on they are: starting them takes a tenth of that
@@ -121,14 +121,6 @@ def solve_many(
         for j, b in enumerate(names)
     }
     return Batch(layout, v, errors, jacobian)
-
-
-def cores() -> int:
-    """How many this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
 
 
 def _share(run: Callable[[slice], None], lanes: int, threads: int) -> None:

@@ -17,6 +17,7 @@ from test_random_programs import Growing
 from test_random_programs import declare as declare_recipe
 
 import lagrad as lg
+from lagrad.assembly import flat
 from lagrad.assembly.flat import FlatCode, flatten
 from lagrad.assembly.machine import explicit_rows
 from lagrad.compare.tape import backprop
@@ -396,6 +397,109 @@ def test_operands_in_order_are_found() -> None:
     assert code is not None
     assert code.code.group_form.tolist() == [1, 2, 1]
     assert code.code.group_op.tolist() == [OPCODE["sin"], OPCODE["mul"], OPCODE["div"]]
+
+
+def tiled(build: Any, monkeypatch: pytest.MonkeyPatch, tile: int) -> lg.System:
+    """The system with its flat code in tiles of so many slots."""
+    monkeypatch.setattr(flat, "TILE", tile)
+    monkeypatch.setattr(flat, "NARROW", 2)
+    system = lg.build(build())
+    assert system.layout.flat is not None
+    return system
+
+
+@pytest.mark.parametrize("tile", [60, 300])
+def test_tiles_change_the_order_of_operations_and_nothing_else(
+    tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def program() -> lg.Program:
+        def f(x: Any, y: Any, s: Any) -> Any:
+            a = np.sin(x) * y[::-1] + s  # the last of one array meets the first of the other
+            b = a / (1 + x * x)
+            c = b[1:] - b[:-1] ** 2
+            return {"sum": np.sum(c * np.roll(c, 7)), "all": b * np.exp(-a)}
+
+        rng = np.random.default_rng(0)
+        return lg.trace(f, rng.uniform(0.5, 1.5, 90), rng.uniform(0.5, 1.5, 90), 0.3)
+
+    whole = lg.build(program())
+    assert whole.layout.flat is not None  # which is made when first asked for
+    parts = tiled(program, monkeypatch, tile)
+    p = np.random.default_rng(1).uniform(0.5, 1.5, whole.layout.m)
+    assert parts.layout.flat is not None
+    levels = len(whole.layout.flat.code.level_ptr)
+    assert len(parts.layout.flat.code.level_ptr) > 2 * levels  # they are in tiles
+    same_as_the_other_ways(parts, p)
+    assert np.array_equal(flat_states(parts, p), flat_states(whole, p))
+    seeds = np.random.default_rng(2).standard_normal(whole.layout.n)
+    for a, b in zip(multipliers(parts, p, seeds), multipliers(whole, p, seeds), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_programs_in_tiles(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def program() -> lg.Program:
+        growing = Growing(seed, 40, 0)
+        growing.grow(60)
+        return declare_recipe(growing.recipe, lambda x: x)
+
+    system = tiled(program, monkeypatch, 12)
+    same_as_the_other_ways(system, system.layout.parameter_vector(None))
+
+
+def wide(n: int, scalar: bool) -> lg.Program:
+    """Statements on arrays whose elements have nothing to do with each other; the mean of the last."""
+
+    def f(x: Any, y: Any, s: Any) -> Any:
+        a = np.sin(x) * y
+        b = np.exp(-a * a) / (1.0 + x * x) + (s if scalar else 0.5)
+        return np.mean(a * b - y)
+
+    rng = np.random.default_rng(0)
+    return lg.trace(f, rng.uniform(0.5, 1.5, n), rng.uniform(0.5, 1.5, n), 0.3)
+
+
+def test_tiles_that_keep_to_themselves_are_shared_by_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = tiled(lambda: lg.trace(lambda x: np.mean(np.sin(x) * x - np.exp(x)), np.arange(0.5, 2.0, 0.01)),
+                   monkeypatch, 100)  # fmt: skip
+    code, p = system.layout.flat, system.layout.parameter_vector(None)
+    assert code is not None and code.tiles.size > 4
+    monkeypatch.setattr(flat, "THREADED", 0)
+    ran: list[str] = []
+    kernels = {name: getattr(flat, name) for name in ("flat_values", "flat_adjoints")}
+
+    def counted(name: str) -> Any:
+        def run(*arguments: Any) -> Any:
+            ran.append(name)
+            return kernels[name](*arguments)
+
+        return run
+
+    for name in kernels:
+        monkeypatch.setattr(flat, name, counted(name))
+    found = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("LAGRAD_THREADS", threads)
+        ran.clear()
+        same_as_the_other_ways(system, p)
+        found.append((flat_states(system, p), multipliers(system, p, np.ones(system.layout.n)), ran.copy()))
+    (u, (lam, gradient), alone), (u3, (lam3, gradient3), shared) = found
+    assert u.tobytes() == u3.tobytes()
+    assert lam.tobytes() == lam3.tobytes() and gradient.tobytes() == gradient3.tobytes()
+    assert len(shared) == 4 * len(alone)  # three parts and what comes after them
+
+
+def test_tiles_that_share_an_input_stay_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads would add to its adjoint at once."""
+    system = tiled(lambda: wide(150, scalar=True), monkeypatch, 300)
+    monkeypatch.setattr(flat, "THREADED", 0)
+    monkeypatch.setenv("LAGRAD_THREADS", "3")
+    code = system.layout.flat
+    assert code is not None and code.tiles.size == 0
+    assert (
+        np.diff(code.code.group_ptr).max() < 100
+    )  # tiles all the same: a number beside arrays does not hold them up
+    same_as_the_other_ways(system, system.layout.parameter_vector(None))
 
 
 def test_threads_give_the_same_bits() -> None:

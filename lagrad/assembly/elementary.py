@@ -204,11 +204,44 @@ def block_cosine_partial(reg, adj, x, o, width):
 
 
 @inlined
-def _all_within(x, lo, hi, limit):
+def _all_within(x, limit):
     inside = True
-    for i in range(lo, hi):
+    for i in range(x.size):
         inside = inside and abs(x[i]) < limit
     return inside
+
+
+# Loops over whole arrays, of which a stretch is a slice: an index that runs from lo to hi could be negative for all the
+# compiler knows, and where out begins where x ends, as in array statements, it then ran the plain loop instead of the
+# vectorised one (a sine 13 ns instead of 4).
+@internal
+def _sines(x, out):
+    if _all_within(x, NEAR):
+        for i in range(x.size):
+            out[i] = _near_sine(x[i])
+    else:
+        for i in range(x.size):
+            out[i] = sine(x[i])
+
+
+@internal
+def _cosines(x, out):
+    if _all_within(x, NEAR):
+        for i in range(x.size):
+            out[i] = _turned(x[i], 1.0)
+    else:
+        for i in range(x.size):
+            out[i] = cosine(x[i])
+
+
+@internal
+def _exponentials(x, out):
+    if _all_within(x, MODEST):
+        for i in range(x.size):
+            out[i] = _raised(x[i])
+    else:
+        for i in range(x.size):
+            out[i] = exponential(x[i])
 
 
 @internal
@@ -216,12 +249,7 @@ def sines(x, out):
     """out = sin(x), in stretches that stay in the nearest cache."""
     for lo in range(0, x.size, STRETCH):
         hi = min(lo + STRETCH, x.size)
-        if _all_within(x, lo, hi, NEAR):
-            for i in range(lo, hi):
-                out[i] = _near_sine(x[i])
-        else:
-            for i in range(lo, hi):
-                out[i] = sine(x[i])
+        _sines(x[lo:hi], out[lo:hi])
 
 
 @internal
@@ -229,12 +257,7 @@ def cosines(x, out):
     """out = cos(x)."""
     for lo in range(0, x.size, STRETCH):
         hi = min(lo + STRETCH, x.size)
-        if _all_within(x, lo, hi, NEAR):
-            for i in range(lo, hi):
-                out[i] = _turned(x[i], 1.0)
-        else:
-            for i in range(lo, hi):
-                out[i] = cosine(x[i])
+        _cosines(x[lo:hi], out[lo:hi])
 
 
 @internal
@@ -242,9 +265,20 @@ def exponentials(x, out):
     """out = exp(x)."""
     for lo in range(0, x.size, STRETCH):
         hi = min(lo + STRETCH, x.size)
-        if _all_within(x, lo, hi, MODEST):
-            for i in range(lo, hi):
-                out[i] = _raised(x[i])
-        else:
-            for i in range(lo, hi):
-                out[i] = exponential(x[i])
+        _exponentials(x[lo:hi], out[lo:hi])
+
+
+@internal
+def pass_on(own, partials, to):
+    """to += own · partials, nothing where own is 0."""
+    for i in range(own.size):
+        w = own[i]
+        to[i] += 0.0 if w == 0.0 else w * partials[i]
+
+
+@internal
+def take_off(own, partials, to):
+    """to −= own · partials, nothing where own is 0."""
+    for i in range(own.size):
+        w = own[i]
+        to[i] -= 0.0 if w == 0.0 else w * partials[i]

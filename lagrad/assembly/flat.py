@@ -16,12 +16,16 @@ stretch lie in consecutive slots, as everywhere in array statements, it is a gro
 Tiles. A few statements on long arrays are levels longer than any cache, and each would be read from memory as often as
 it is used. Inputs are therefore cut into tiles of neighbours, an operation belongs to the last tile among its operands,
 and operations are sorted by tile before level: all statements are run on one tile, whose slots stay in the cache, and
-then on the next. Operands come from the same tile or an earlier one, so that this is an order too.
+then on the next. Operands come from the same tile or an earlier one, so that this is an order too. Where all tiles but
+the last, in which the sums over arrays are, keep to themselves, threads share them: forward before the last, backward
+after it. Each slot is written by one thread, in the same order, so that no bit depends on their number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +35,7 @@ from lagrad.assembly.flat_sweeps import WIDTH, flat_adjoints, flat_values
 from lagrad.assembly.machine import Machine
 from lagrad.expr.primitives import COMMON_END, PRIMITIVES
 from lagrad.kernel import inlined, kernel
+from lagrad.threads import cores, together
 
 Index = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -38,6 +43,10 @@ Floats = NDArray[np.float64]
 SUM = len(PRIMITIVES)  # opcode of a sum of products with constants
 STRETCH = 16  # operations with operands in order from which on they are a group of their own
 TILE = 16_384  # slots of a tile: 256 KiB of values and adjoints, half a second-level cache
+THREADED = (
+    500_000  # operations from which on threads share tiles: a millisecond, against 0.05 to hand it over
+)
+SHARED = 8  # an input used so many times as often as inputs are on average belongs to no tile of its own
 NARROW = 64  # inputs of a tile below which groups would become too short to pay
 _BINARY = np.array([p.arity == 2 for p in PRIMITIVES])
 
@@ -65,6 +74,7 @@ class FlatCode:
     constants: Floats
     where: Index  # (stop - start,) slot of each row's state
     code: Code
+    tiles: Index  # (tiles+1,) into levels, where tiles but for the last share no slot that is not constant; or empty
 
     @property
     def base(self) -> int:
@@ -84,7 +94,21 @@ class FlatCode:
 
     def evaluate(self, reg: Floats) -> tuple[bool, bool]:
         """Run forward from the inputs in `reg`; whether every state is finite, and the rest as `flat_values` says."""
-        finite, inside = flat_values(*self.code, self.base, reg, reg.view(np.int64), np.empty((2, WIDTH)))
+        code, bits = self.code, reg.view(np.int64)
+
+        def run(first: int, last: int) -> tuple[bool, bool]:
+            lo, hi = int(code.level_ptr[first]), int(code.level_ptr[last])
+            groups = code.group_ptr[lo : hi + 1], code.group_op[lo:hi], code.group_form[lo:hi]
+            spare = np.empty((2, WIDTH))
+            finite, inside = flat_values(
+                code.level_ptr, *groups, code.arg_a, code.arg_b, code.args, code.coefs, self.base, reg, bits, spare
+            )  # fmt: skip
+            return finite, inside
+
+        *parts, last = self._stretches()
+        found = together([partial(run, *ends) for ends in parts]) if parts else []
+        found.append(run(*last))
+        finite, inside = (all(flags) for flags in zip(*found, strict=True))
         # an operation inside a row may well overflow: 1 / (1 + exp(1000)) is 0
         return finite or bool(np.isfinite(reg[self.where]).all()), inside
 
@@ -94,11 +118,28 @@ class FlatCode:
         With `clear` those of all other slots are 0 afterwards; without, they stay to be read, in `where` the
         multipliers of the rows.
         """
-        inputs, base = self.inputs.size, self.base
-        bits, spare = adj.view(np.int64), np.empty((2, WIDTH))
-        finite, _ = flat_adjoints(*self.code, inputs, base, reg, adj, bits, spare, clear)
+        code, inputs, base, bits = self.code, self.inputs.size, self.base, adj.view(np.int64)
+
+        def run(first: int, last: int) -> bool:
+            levels, spare = code.level_ptr[first : last + 1], np.empty((2, WIDTH))
+            return bool(flat_adjoints(levels, *code[1:], inputs, base, reg, adj, bits, spare, clear)[0])
+
+        *parts, last = self._stretches()
+        found = [run(*last)]
+        if parts:
+            found += together([partial(run, *ends) for ends in parts])
         adj[inputs:base] = 0.0
-        return finite and bool(np.isfinite(adj[:inputs]).all())
+        return all(found) and bool(np.isfinite(adj[:inputs]).all())
+
+    def _stretches(self) -> list[tuple[int, int]]:
+        """[first, last) of levels: those that threads may run at once, then those that come after them."""
+        end = self.code.level_ptr.size - 1
+        workers = cores() if self.tiles.size and self.operations >= THREADED else 1
+        if workers == 1:
+            return [(0, end)]
+        before = self.tiles.size - 2  # tiles but the last
+        cuts = self.tiles[np.linspace(0, before, min(workers, before) + 1).astype(np.int64)].tolist()
+        return [*pairwise(cuts), (cuts[-1], end)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,22 +204,25 @@ def flatten(machine: Machine, start: int, stop: int) -> FlatCode:
     where = slot_of[m + start : m + stop].copy()
     del table, slot_of
     level, spare, order = np.empty((3, q), np.int32)
-    count = np.zeros(q + 2, np.int32)
+    count = np.zeros(max(q, inputs.size) + 2, np.int32)
     arg_a, arg_b = np.empty((2, q), np.int32)
     group = np.empty((3, q + 1), np.int32)
     level_ptr = np.empty(q + 2, np.int32)
     width = TILE * inputs.size // max(q, 1)  # inputs of a tile
     tiled = NARROW <= width < inputs.size
     tile = np.empty(q if tiled else 0, np.int32)
-    levels, groups = _sort(
-        inputs.size, constants, _BINARY, op[:q], a, b, args, where, level, tile, max(width, 1), spare, order, count,
-        np.zeros(SUM + 2, np.int32), arg_a, arg_b, level_ptr, group,
+    of_input = np.arange(inputs.size if tiled else 0, dtype=np.int32) // np.int32(max(width, 1))
+    starts = np.empty(inputs.size // max(width, 1) + 2 if tiled else 1, np.int32)
+    levels, groups, tiles, apart = _sort(
+        inputs.size, constants, _BINARY, op[:q], a, b, args, where, level, tile, of_input, spare, order, count,
+        np.zeros(SUM + 2, np.int32), arg_a, arg_b, level_ptr, group, starts,
     )  # fmt: skip
+    starts = np.append(starts[:tiles], np.int32(levels)) if tiles > 1 and apart else np.empty(0, np.int32)
     code = Code(
         level_ptr[: levels + 1].copy(), group[0, : groups + 1].copy(), group[1, :groups].copy(),
         group[2, :groups].copy(), arg_a, arg_b, args, coefs,
     )  # fmt: skip
-    return FlatCode(start, stop, inputs, bits[:constants].view(np.float64).copy(), where, code)
+    return FlatCode(start, stop, inputs, bits[:constants].view(np.float64).copy(), where, code, starts)
 
 
 @inlined
@@ -255,16 +299,31 @@ def _expand(
 
 @kernel
 def _sort(
-    inputs, constants, binary, op, a, b, args, where, level, tile, width, spare, order, count, by_op, arg_a, arg_b,
-    level_ptr, group,
+    inputs, constants, binary, op, a, b, args, where, level, tile, of_input, spare, order, count, by_op, arg_a, arg_b,
+    level_ptr, group, starts,
 ):  # fmt: skip
-    # op, a, b, args, where as `_expand` leaves them; level, spare, order (q,), count (q+2,) and by_op (SUM+2,), both
-    # zero: scratch; tile (q,), or empty: all in one tile; width: inputs of a tile. Written: arg_a, arg_b (q,),
-    # level_ptr (q+2,), group (3, q+1): pointer, opcode, form; args and where with final slots.
-    # Returns the numbers of levels, those of each tile counted anew, and groups.
+    # op, a, b, args, where as `_expand` leaves them; level, spare, order (q,), by_op (SUM+2,) and count (2 more than q
+    # and than inputs), both zero: scratch; tile (q,), or empty: all in one tile; of_input (inputs,) tile of each.
+    # Written: arg_a, arg_b (q,), level_ptr (q+2,), group (3, q+1): pointer, opcode, form; starts (tiles+1,), the first
+    # level of each tile that has operations; args and where with final slots.
+    # Returns the numbers of levels, those of each tile counted anew, of groups and of such tiles, and whether all tiles
+    # but the last have no operand in another.
     q = op.size
     base = inputs + constants
     levels = np.int32(0)
+    highest = np.int64(0)
+    if tile.size > 0:
+        # what far more operations use than most inputs, as a number beside arrays, must not hold them all up
+        for t in range(q):
+            if op[t] != SUM:
+                if 0 <= a[t] < inputs:
+                    count[a[t]] += 1
+                if binary[op[t]] and 0 <= b[t] < inputs:
+                    count[b[t]] += 1
+        for i in range(inputs):
+            if count[i] > SHARED * q // inputs:
+                of_input[i] = 0
+        count[:] = 0
     for t in range(q):
         above = np.int32(-1)
         if op[t] == SUM:
@@ -282,10 +341,11 @@ def _sort(
             last = np.int64(0)
             if op[t] == SUM:
                 for s in range(a[t], a[t] + b[t]):
-                    last = max(last, _tile(args[s], inputs, width, tile))
+                    last = max(last, _tile(args[s], inputs, of_input, tile))
             else:
-                last = max(_tile(a[t], inputs, width, tile), _tile(b[t], inputs, width, tile))
+                last = max(_tile(a[t], inputs, of_input, tile), _tile(b[t], inputs, of_input, tile))
             tile[t] = last
+            highest = max(highest, last)
     # by opcode, then stably by level
     for t in range(q):
         by_op[op[t] + 1] += 1
@@ -324,7 +384,7 @@ def _sort(
             arg_a[i], arg_b[i] = a[t], b[t]
         else:
             arg_a[i], arg_b[i] = _final(a[t], inputs, spare), _final(b[t], inputs, spare)
-    groups, ranks = 0, 0  # ranks: the levels of all tiles
+    groups, ranks, tiles = 0, 0, 0  # ranks: the levels of all tiles
     floor, at = np.int32(-1), np.int32(0)
     lo = 0
     while lo < q:
@@ -338,6 +398,9 @@ def _sort(
             and (tile.size == 0 or tile[order[hi]] == here)
         ):
             hi += 1
+        if tile.size > 0 and (tiles == 0 or here != at):
+            starts[tiles] = ranks
+            tiles += 1
         if l != floor or here != at:
             level_ptr[ranks] = groups
             ranks += 1
@@ -367,15 +430,28 @@ def _sort(
         lo = hi
     group[0, groups] = q
     level_ptr[ranks] = groups
-    return ranks, groups
+    apart = True
+    for t in range(tile.size):
+        if tile[t] < highest:
+            if op[t] == SUM:
+                for s in range(a[t], a[t] + b[t]):
+                    slot = args[s]  # final: an input, a constant or an operation
+                    if slot < inputs:
+                        apart = apart and of_input[slot] == tile[t]
+                    elif slot >= base:
+                        apart = apart and tile[order[slot - base]] == tile[t]
+            else:
+                apart = apart and (a[t] < 0 or _tile(a[t], inputs, of_input, tile) == tile[t])
+                apart = apart and (b[t] < 0 or _tile(b[t], inputs, of_input, tile) == tile[t])
+    return ranks, groups, tiles, apart
 
 
 @inlined
-def _tile(slot, inputs, width, tile):
+def _tile(slot, inputs, of_input, tile):
     """The tile of an operand as `_expand` numbers them; a constant is in the first."""
     if slot >= inputs:
         return np.int64(tile[slot - inputs])
-    return np.int64(max(slot, 0) // width)
+    return np.int64(of_input[slot] if slot >= 0 else 0)
 
 
 @inlined

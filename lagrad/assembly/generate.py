@@ -485,12 +485,12 @@ def many(primitive: Primitive, ordered: bool, backward: bool) -> Lines:
     if ordered and not backward:
         return [f"{called}(left, out)"]
     if ordered:
-        body = [f"{called}(left[lo:hi], spare[1, : hi - lo])", "for i in range(lo, hi):", "    w = own[i]"]
-        body.append(f"    to_left[i] += 0.0 if w == 0.0 else w * {sign}spare[1, i - lo]")
+        passed = "take_off" if sign else "pass_on"
         return [
             "for lo in range(0, size, WIDTH):",
             "    hi = lo + WIDTH if lo + WIDTH < size else size",
-            *indent(body),
+            f"    {called}(left[lo:hi], spare[1, : hi - lo])",
+            f"    {passed}(own[lo:hi], spare[1, : hi - lo], to_left[lo:hi])",
         ]
     gather = ["hi = lo + WIDTH if lo + WIDTH < stop else stop", "for t in range(lo, hi):"]
     gather.append("    spare[0, t - lo] = reg[np.uint64(arg_a[t])]")
@@ -573,7 +573,7 @@ def sweep_functions() -> Lines:
     forward = [
         "wrong = np.int64(0)",
         "edge = False",
-        "done = base",
+        "done = base + np.int64(group_ptr[0])",
         "for g in range(group_op.size):",
         *indent([*GROUP, *look, "    done = base + start", *flat_branches(False)]),
         "wrong |= exponents(bits[done : base + group_ptr[group_op.size]])",
@@ -582,7 +582,7 @@ def sweep_functions() -> Lines:
     reverse = [
         "wrong = np.int64(0)",
         "touched = 0.0",
-        "low = base + np.int64(group_ptr[group_op.size])",
+        "low = base + np.int64(group_ptr[level_ptr[level_ptr.size - 1]])",
         "for level in range(level_ptr.size - 2, -1, -1):",
         *indent(
             [
@@ -645,13 +645,14 @@ def sweep_functions() -> Lines:
     ]
     arguments = "level_ptr, group_ptr, group_op, group_form, arg_a, arg_b, args, coefs"
     forward_doc = [
-        "Fill `reg` from `base` on; the slots before are given.",
+        "Fill `reg` from `base` on; the slots before are given. Some of the groups fill their part.",
         "",
         "Whether all values are finite, and whether all are inside the domains of derivatives: at the edge of one, as",
         "sqrt at 0, an adjoint of 0 may be one side of 0 · ∞.",
     ]
     reverse_doc = [
-        "Add to the adjoints of the inputs what those of the operations pass on; whether all are finite.",
+        "Add to the adjoints of the inputs what those of the operations pass on; whether all are finite. With some of",
+        "the levels, only theirs.",
         "",
         "Given are adjoints of some slots, all others 0. The adjoints of operations are 0 again afterwards if `clear`;",
         "those of constants (slots from `inputs` to `base`) are left as they come. Ignore the second number.",
@@ -695,7 +696,7 @@ def sweeps_text() -> str:
         "import numpy as np",
         "",
         "from lagrad.assembly.dispatch import rare_partials, rare_value",
-        f"from lagrad.assembly.elementary import {', '.join(sorted(ARRAY_VALUES.values()))}",
+        f"from lagrad.assembly.elementary import {', '.join(sorted((*ARRAY_VALUES.values(), 'pass_on', 'take_off')))}",
         "from lagrad.kernel import internal, kernel",
         *sweep_functions()[1:],
     ]

@@ -60,7 +60,7 @@ def assignment(frame: FrameType | None) -> tuple[FrameType, str] | None:
     Of `return x * y` it is what the caller assigns the result to. The name may be an attribute's.
     """
     while frame is not None and not is_ours(frame.f_code.co_filename):
-        name = _stores(frame.f_code).get(frame.f_lasti)
+        name = _kept_stores(frame.f_code).get(frame.f_lasti)
         if name is None:
             return None
         if name != _RETURN:
@@ -82,7 +82,19 @@ def source_of(code: CodeType, lasti: int) -> tuple[int, str, str]:
     return line, text.strip(), part.strip() + ("" if end_line == line else " …")
 
 
-@lru_cache(1024)
+_KEPT: Final[dict[int, tuple[CodeType, dict[int, str]]]] = {}
+
+
+def _kept_stores(code: CodeType) -> dict[int, str]:
+    """`_stores`, once per code object: by identity, as hashing and comparing one goes through all its instructions."""
+    kept = _KEPT.get(id(code))
+    if kept is None:
+        if len(_KEPT) >= 1024:
+            _KEPT.clear()
+        kept = _KEPT[id(code)] = code, _stores(code)  # holding the code keeps its id from being given again
+    return kept[1]
+
+
 def _stores(code: CodeType) -> dict[int, str]:
     """Offset of an instruction -> the name that the next one stores its result in, or _RETURN."""
     out: dict[int, str] = {}
@@ -113,7 +125,7 @@ class Recorder:
         self.graph = graph
         self.lines: list[tuple[int, CodeType, int]] = []  # first node of an operation, code and instruction
         #: name, nodes, shape of the whole array, and the index assigned to (None: all of it)
-        self.values: list[tuple[str, NDArray[np.int32], tuple[int, ...], Any]] = []
+        self.values: list[tuple[str, int | NDArray[np.int32], tuple[int, ...], Any]] = []
         self._entry: FrameType | None = None  # of the last operation: the user's code called this function
         self._next: tuple[FrameType, str, int] | None = None  # where its result is going, and its first node
         self._nodes = 0  # in `values`
@@ -147,7 +159,7 @@ class Recorder:
         # the variable holds the new value, not an old one, if the new nodes are in it
         if type(value.ids) is int:
             if first <= value.ids < now:
-                self.values.append((name, np.array(value.ids, dtype=np.int32), (), None))
+                self.values.append((name, value.ids, (), None))
         elif self._nodes <= NODES and ((value.ids >= first) & (value.ids < now)).any():
             self.values.append((name, value.ids.copy(), value.ids.shape, None))
             self._nodes += value.ids.size
@@ -181,7 +193,7 @@ class Labels(Mapping[int, str]):
     def __init__(
         self,
         lines: list[tuple[int, CodeType, int]],
-        values: list[tuple[str, NDArray[np.int32], tuple[int, ...], Any]],
+        values: list[tuple[str, int | NDArray[np.int32], tuple[int, ...], Any]],
         taken: set[str],
     ) -> None:
         self._lines, self._values, self._taken = lines, values, taken
@@ -219,11 +231,11 @@ class Labels(Mapping[int, str]):
         for name, nodes, shape, key in self._values:
             if key is None:
                 name = numbered(name)
-                for offset, node in enumerate(nodes.ravel().tolist()):
+                for offset, node in enumerate(np.ravel(nodes).tolist()):
                     out.setdefault(node, element_name(name, shape, offset))
                 continue
             offsets = np.arange(math.prod(shape)).reshape(shape)[key]
-            for offset, node in zip(np.ravel(offsets).tolist(), nodes.ravel().tolist(), strict=True):
+            for offset, node in zip(np.ravel(offsets).tolist(), np.ravel(nodes).tolist(), strict=True):
                 if node not in out:
                     out[node] = numbered(element_name(name, shape, offset))
         ends = [first for first, _, _ in self._lines[1:]] + [self._lines[-1][0] + 1 if self._lines else 0]
