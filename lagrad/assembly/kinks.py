@@ -35,21 +35,31 @@ def _near(left: Any, right: Any, tolerance: Any) -> Any:
     return np.abs(left - right) <= tolerance
 
 
+def _special(name: str) -> Callable[..., Any]:
+    """A function of scipy.special, which is imported when it is called: few tables have one, and all start faster."""
+
+    def call(*arguments: Any) -> Any:
+        import scipy.special
+
+        return getattr(scipy.special, name)(*arguments)
+
+    return call
+
+
 @cache
 def _names() -> dict[str, Any]:
-    import scipy.special as special
-
+    polygamma = _special("polygamma")
     math = SimpleNamespace(
         sqrt=np.sqrt, sin=np.sin, cos=np.cos, tan=np.tan, exp=np.exp, log=np.log, expm1=np.expm1, log1p=np.log1p,
         asin=np.arcsin, acos=np.arccos, atan=np.arctan, atan2=np.arctan2, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh,
         asinh=np.arcsinh, acosh=np.arccosh, atanh=np.arctanh, hypot=np.hypot,
-        erf=special.erf, erfc=special.erfc, lgamma=special.gammaln,
+        erf=_special("erf"), erfc=_special("erfc"), lgamma=_special("gammaln"),
     )  # fmt: skip
     return {
-        "__builtins__": {}, "abs": np.abs, "math": math, "np": np, "near": _near, "expit": special.expit,
-        "logaddexp": np.logaddexp, "digamma": special.digamma,
-        "trigamma": lambda a: special.polygamma(1, a), "polygamma2": lambda a: special.polygamma(2, a),
-        "polygamma3": lambda a: special.polygamma(3, a), "sech2": lambda a: np.cosh(a) ** -2.0,
+        "__builtins__": {}, "abs": np.abs, "math": math, "np": np, "near": _near, "expit": _special("expit"),
+        "logaddexp": np.logaddexp, "digamma": _special("digamma"),
+        "trigamma": lambda a: polygamma(1, a), "polygamma2": lambda a: polygamma(2, a),
+        "polygamma3": lambda a: polygamma(3, a), "sech2": lambda a: np.cosh(a) ** -2.0,
     }  # fmt: skip
 
 
