@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
+import subprocess
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -331,6 +335,75 @@ def test_the_lagrangian_as_latex() -> None:
     assert equations.count(r"\begin{align*}") == equations.count(r"\end{align*}") == 2
     assert r"\frac{\mathrm{d} J}{\mathrm{d} \theta}" in equations
     assert r"&= 1" in equations and r"&= 0" in equations
+
+
+@cache
+def latex_documents() -> dict[str, str]:
+    """What is written of every fixture, of long formulas, and of names that LaTeX reads as commands."""
+    some = (
+        "tall",
+        "hidden",
+        "hidden_in_loop",
+        "bounded",
+        "many_loops",
+        "empty",
+        "no_parameters",
+        "arrays",
+        "branches",
+    )
+    programs = {f.name: (declare(f), f.outputs[:1]) for f in FIXTURES if f.name in some}
+    assert len(programs) == len(some)
+    programs["decision_process"] = (load("examples/decision_process.py").build(), ())
+    programs["every primitive"] = (primitives_program()[0], ("y",))
+    odd = lg.Program("50% & $name_ #1 {x} \\ ~ ^")
+    x, z, y = (
+        odd.parameter("gr\u00f6\u00dfe", 0.3),
+        odd.parameter("\u03bb", 1e300),
+        odd.state("\u00e9t\u00e9 1_x%"),
+    )
+    w = odd.state("a&b#c$d{e}", guess=[1.0, 2.0])
+    odd.constrain(y * lg.exp(x * y) == 1e-12 + z, name="c_1 & %\u0394x")
+    odd.constrain(w == lg.where(x > 0, w * 0.1 + y, -w / 3) ** 2, name="~^\\")
+    odd.define("J", lg.sum(w) * y**-1.5 + lg.maximum(x, y) ** 2**3 + lg.exp(-x) ** 2 + lg.abs(x - y) ** x)
+    programs["odd"] = (odd, ("J",))
+    return {
+        name: "\n\n".join(
+            text
+            for output in (None, *outputs)
+            for text in (program.lagrangian(output).latex(), program.adjoint_equations(output).latex())
+        )
+        for name, (program, outputs) in programs.items()
+    }
+
+
+def test_latex_fits_into_what_tex_can_set() -> None:
+    """TeX has boxes of at most 16 384 pt, some 5 000 characters of LaTeX, and breaks no page inside align*."""
+    for name, text in latex_documents().items():
+        bare = re.sub(r"\\\\|\\[{}]", "", text)
+        assert bare.count("{") == bare.count("}"), name
+        assert text.count(r"\left") == text.count(r"\right"), name
+        assert max(map(len, text.splitlines())) < 5_000, name
+        for part in re.findall(r"\\begin\{align\*\}(.*?)\\end\{align\*\}", text, re.DOTALL):
+            assert part.count("\\\\\n") < 30, name
+        assert not re.search("[\u0370-\u03ff]", text), name  # pdfTeX has no Greek in text fonts
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on this machine")
+def test_latex_is_set_by_tex_without_an_error(tmp_path: Path) -> None:
+    document = "\n\n".join(latex_documents().values())
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{amsmath}\n"
+        f"\\begin{{document}}\n{document}\n\\end{{document}}\n",
+        encoding="utf-8",
+    )
+    ran = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stdout[-2000:].decode(errors="replace")
 
 
 def test_the_lagrangian_is_a_view_of_the_program_as_it_was() -> None:

@@ -52,8 +52,9 @@ def functions_of(path: Path) -> set[str]:
 
 
 def missing(text: str) -> list[str]:
-    """The files and functions that a note names and that do not exist."""
-    out = []
+    """The files and functions that a note names and that do not exist, and names of files that are no reference."""
+    named = re.findall(r"`([^`]*(?:\.py|::)[^`]*)`", text)
+    out = [name for name in named if not REFERENCE.fullmatch(f"`{name}`")]
     for file, function in REFERENCE.findall(text):
         path = ROOT / file
         if not path.is_file() or (function and function not in functions_of(path)):
@@ -76,13 +77,19 @@ def test_a_note_names_its_source_and_shows_its_claims(name: str) -> None:
     for claim in claims:
         shown = re.search(r"^Shown by:(.*?)(?:\n\n|\Z)", claim, re.DOTALL | re.MULTILINE)
         assert shown is not None, claim.splitlines()[0]
-        assert REFERENCE.search(shown[1]), claim.splitlines()[0]
+        places = REFERENCE.findall(shown[1])
+        assert any(file.startswith(("tests/", "examples/")) for file, _ in places), claim.splitlines()[0]
+        assert all(  # a test by its own name, not a helper, nor a file of many
+            function.startswith(("test_", "law_")) for file, function in places if file.startswith("tests/")
+        ), claim.splitlines()[0]
     assert missing(text) == []
 
 
 def test_a_name_that_does_not_exist_is_found() -> None:
     text = "`tests/test_compare.py::test_nothing_of_the_kind` `examples/none.py` `examples/domke.py::build`"
     assert missing(text) == ["tests/test_compare.py::test_nothing_of_the_kind", "examples/none.py"]
+    text = "`test/test_compare.py::test_x` `examples/domke.py:build` `test_compare.py`"  # the wrong form
+    assert missing(text) == ["test/test_compare.py::test_x", "examples/domke.py:build", "test_compare.py"]
 
 
 def test_the_python_of_the_notes_runs_with_that_of_the_other_documents() -> None:
@@ -121,6 +128,27 @@ def contraction() -> tuple[lg.Program, Any]:
     program.constrain(y == lg.tanh(W @ y + p) / 2 + b, name="law")
     program.define("J", c @ y)
     return program, (W, b, c)
+
+
+# -- Vieira: what a gradient costs -----------------------------------------------------------------------------------
+def test_a_gradient_costs_as_much_for_many_parameters_as_for_few() -> None:
+    """Speelpenning's product of n parameters: n − 1 products, 3 (n − 1) − 1 with all derivatives by a program.
+
+    By formulas, each derivative is a product of n − 1 factors, so n (n − 2) operations.
+    """
+    for n in (3, 12, 60):
+        program = lg.Program("product")
+        x = program.parameter("x", 0.7 + 0.01 * np.arange(n))
+        value = x[0]
+        for k in range(1, n):
+            value = program.define(f"y{k}", value * x[k])
+        swell = lg.expression_swell(program)
+        assert swell.value_program == swell.value_formula == n - 1
+        assert swell.derivative_formula == n * (n - 2)
+        assert swell.derivative_program <= 3 * swell.value_program
+        gradient = lg.build(program).solve().gradient(f"y{n - 1}")["x"]
+        numbers = 0.7 + 0.01 * np.arange(n)
+        np.testing.assert_allclose(gradient, np.prod(numbers) / numbers, rtol=1e-13)
 
 
 # -- Vieira: the forward pass and the reverse pass as block-coordinate steps ----------------------------------------
@@ -226,6 +254,62 @@ def test_vertices_eliminated_in_any_order_leave_the_same_jacobian() -> None:
     assert len(set(counts)) > 1  # the order decides the work, not the result
 
 
+Edges = dict[tuple[str, str], float]
+
+
+def eliminated(edges: Edges, vertices: list[str], markowitz: bool = False) -> tuple[Edges, int]:
+    """The edges that are left without some vertices, and the products it took: in order, or the fewest next."""
+    edges, left, products = dict(edges), list(vertices), 0
+
+    def ways(k: str) -> tuple[list[str], list[str]]:
+        return [i for i, j in edges if j == k], [j for i, j in edges if i == k]
+
+    while left:
+        vertex = min(left, key=lambda k: math.prod(map(len, ways(k)))) if markowitz else left[0]
+        left.remove(vertex)
+        into, out = ways(vertex)
+        for i in into:
+            for j in out:
+                edges[i, j] = edges.get((i, j), 0.0) + edges[i, vertex] * edges[vertex, j]
+                products += 1
+        edges = {pair: value for pair, value in edges.items() if vertex not in pair}
+    return edges, products
+
+
+def test_an_order_between_forward_and_reverse_can_be_cheaper_than_both() -> None:
+    """Three parameters into a chain v0 … v5, three outputs out of it: 24 products either way, 16 by Markowitz.
+
+    From the parameters on: 3 for each of v0 … v4 and 9 for v5. By the fewest products: 1 for each of v1 … v4, 3, 9.
+    """
+    program = lg.Program("waist")
+    x = program.parameter("x", [0.3, -0.5, 0.8])
+    value = program.define("v0", lg.sin(x[0]) * x[1] + x[2] ** 2)
+    for k in range(1, 6):
+        value = program.define(f"v{k}", lg.sin(value) + 0.1 * k)
+    for k in range(3):
+        program.define(f"y{k}", lg.exp(-(k + 1.0) * value))
+    solution = lg.build(program).solve()
+    R_u, R_p = partials(solution)
+    names = [item.name for item in program.states.items]
+    edges = {
+        (before, name): float(c)
+        for i, name in enumerate(names)
+        for before, c in zip(
+            ["x0", "x1", "x2", *names], [*-R_p[i], *(np.eye(len(names)) - R_u)[i]], strict=True
+        )
+        if c
+    }
+    vertices, counts = [f"v{k}" for k in range(6)], []
+    expected = solution.jacobian(of=["y0", "y1", "y2"])
+    for order, markowitz in ((vertices, False), (vertices[::-1], False), (vertices, True)):
+        found, products = eliminated(edges, order, markowitz)
+        counts.append(products)
+        for k in range(3):
+            row = [found[f"x{j}", f"y{k}"] for j in range(3)]
+            np.testing.assert_allclose(row, expected[f"y{k}", "x"].ravel(), rtol=1e-13)
+    assert counts == [24, 24, 16]
+
+
 # -- Christianson: the adjoint of a fixed point ----------------------------------------------------------------------
 def test_the_adjoint_iteration_converges_to_the_multipliers_at_the_rate_of_the_iteration() -> None:
     program, (W, b, c) = contraction()
@@ -246,6 +330,28 @@ def test_the_adjoint_iteration_converges_to_the_multipliers_at_the_rate_of_the_i
     (x1, l1), (x2, l2) = distance[10], distance[25]
     np.testing.assert_allclose([(x2 / x1) ** (1 / 15), (l2 / l1) ** (1 / 15)], rate, rtol=0.05)
     np.testing.assert_allclose(solution.gradient("J")["p"], slope * exact, rtol=1e-12)
+
+
+def test_the_derivative_of_iterations_is_wrong_where_their_value_is_right() -> None:
+    """u ← u + (p − u²)/4 from √2 at p = 2 stays there; its derivative has come to (1 − rⁿ)/(2 √2) after n steps."""
+    root = math.sqrt(2.0)
+    rate = 1 - root / 2  # ∂Φ/∂u
+
+    def step(u: Any, p: Any) -> Any:
+        return u + (p - u * u) / 4
+
+    def iterated(p: Any, n: int) -> Any:
+        u = root
+        for _ in range(n):
+            u = step(u, p)
+        return u
+
+    for n in (1, 2, 5, 40):
+        value, slope = lg.value_and_grad(lambda p, n=n: iterated(p, n))(2.0)
+        np.testing.assert_allclose(value, root, rtol=1e-15)
+        np.testing.assert_allclose(slope, (1 - rate**n) / (2 * root), rtol=1e-13)
+    limit = lg.grad(lambda p: lg.fixed_point(lambda u: step(u, p), root))(2.0)
+    np.testing.assert_allclose(limit, 1 / (2 * root), rtol=1e-14)
 
 
 def test_the_number_of_iterations_leaves_no_trace_in_the_gradient() -> None:
@@ -358,6 +464,14 @@ def test_equal_weights_add_their_gradients() -> None:
     together = lg.build(program(True)).solve().gradient("cost")
     np.testing.assert_allclose(together["w"], apart["w"] + apart["v"], rtol=1e-14)
 
+    tied = lg.Program("tied")  # v a state, equal to w by one more constraint
+    w = tied.parameter("w", 0.8)
+    v = tied.define("v", w)
+    tied.define("cost", lg.sin(v * tied.define("hidden", lg.tanh(w * 0.7))) * w)
+    solution = lg.build(tied).solve()
+    np.testing.assert_allclose(solution.multipliers("cost")["v"], apart["v"], rtol=1e-14)
+    np.testing.assert_allclose(solution.gradient("cost")["w"], together["w"], rtol=1e-14)
+
 
 # -- Almeida and Pineda: a network at rest ----------------------------------------------------------------------------
 def test_a_relaxing_network_and_its_adjoint_come_to_rest_at_states_and_multipliers() -> None:
@@ -376,16 +490,25 @@ def test_a_relaxing_network_and_its_adjoint_come_to_rest_at_states_and_multiplie
 
 
 def test_an_adjoint_needs_no_stability_that_newtons_method_does_not() -> None:
-    """y == −3 tanh(y) + p: neither iteration nor its adjoint settles, and the multiplier is 1/(1 + 3 sech² y)."""
+    """y == 3 tanh(y) + p near 0: the relaxing network runs away, as does its adjoint; λ is 1/(1 − 3 sech² y)."""
     program = lg.Program("unstable")
-    p = program.parameter("p", 0.9)
+    p = program.parameter("p", 0.1)
     y = program.state("y", guess=0.0)
-    program.constrain(y == p - 3 * lg.tanh(y), name="law")
+    program.constrain(y == 3 * lg.tanh(y) + p, name="law")
     solution = lg.build(program).solve()
     at = float(solution["y"])
-    slope = -3 * (1 - math.tanh(at) ** 2)
-    assert abs(slope) > 1.5  # y ← p − 3 tanh y and λ ← slope λ + 1 both run away
-    np.testing.assert_allclose(solution.multipliers("y")["law"], 1 / (1 - slope), rtol=1e-14)
+    slope = 3 * (1 - math.tanh(at) ** 2)
+    multiplier = 1 / (1 - slope)
+    np.testing.assert_allclose(solution.multipliers("y")["law"], multiplier, rtol=1e-14)
+    assert multiplier < 0
+    z, lam, dt = (
+        at + 1e-6,
+        multiplier + 1e-6,
+        0.1,
+    )  # dz/dt = −z + Φ(z) and dλ/dt = −λ + Φ_y λ + 1, beside the rest
+    for _ in range(200):
+        z, lam = z + dt * (-z + 3 * math.tanh(z) + 0.1), lam + dt * (-lam + slope * lam + 1)
+    assert abs(z - at) > 1.0 and abs(lam - multiplier) > 1.0
 
 
 # -- Platt and Barr: the Lagrangian moved on ------------------------------------------------------------------------

@@ -87,7 +87,8 @@ def test_names():
     assert name_latex("x3[4]") == "x_{3,4}"
     assert name_latex("tank.level") == r"\mathrm{tank.level}"
     assert name_latex("a_b") == r"\mathrm{a\_b}"
-    assert name_latex("\u03b8") == "\u03b8"
+    assert name_latex("\u03b8") == r"\theta" and name_latex("\u0394_2") == r"\Delta_{2}"
+    assert name_latex("\u0394T") == r"\mathrm{\Delta T}"
     assert balanced(name_latex("odd{name}\\x_1 %"))
 
 

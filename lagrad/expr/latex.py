@@ -10,7 +10,7 @@ from lagrad.expr.graph import CONSTANT, LINEAR, PARAMETER, STATE, Graph
 from lagrad.expr.primitives import ATOM, OPCODE, POWER, PRIMITIVES, PRODUCT, SIGN, SUM
 from lagrad.expr.walk import branches, fold, operands, written_size
 
-MAX_WRITTEN: Final = 400  # operations of a formula that is written out; a longer one is not read
+MAX_WRITTEN: Final = 150  # operations of a formula that is written out; TeX has room for some 400 in a line
 
 # A control word such as \lfloor must not run into the operand's first letter.
 _TEMPLATES: Final = [re.sub(r"(\\[A-Za-z]+)(\{[ab]\})", r"\1 \2", p.latex) for p in PRIMITIVES]
@@ -22,6 +22,7 @@ alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho 
 omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega
 """
 _GREEK: Final = frozenset(_LETTERS.split())
+_UNICODE: Final = dict(zip("αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ", _LETTERS.split(), strict=True))
 _ESCAPES: Final = {
     "\\": r"\backslash ",
     "{": r"\{",
@@ -33,11 +34,12 @@ _ESCAPES: Final = {
     "_": r"\_",
     "^": r"\wedge ",
     "~": r"\sim ",
-}
+} | {letter: rf"\{name} " for letter, name in _UNICODE.items()}
 TEXT_ESCAPES: Final = _ESCAPES | {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
+    **{letter: rf"\ensuremath{{\{name}}}" for letter, name in _UNICODE.items()},
 }
 
 
@@ -53,6 +55,7 @@ def name_latex(name: str) -> str:
     if numbered:
         base = numbered[1]
         below.insert(0, numbered[2])
+    base = _UNICODE.get(base, base)
     if base in _GREEK:
         symbol = "\\" + base
     elif len(base) == 1 and base.isalpha():

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
-from lagrad.expr.latex import TEXT_ESCAPES, name_latex, node_latex, ranked_latex
+from lagrad.expr.latex import MAX_WRITTEN, TEXT_ESCAPES, name_latex, node_latex, ranked_latex
 from lagrad.expr.primitives import SUM
 from lagrad.expr.symbolic import symbol
 from lagrad.lagrangian.equations import Column, Equations, multiplier_name
+
+# TeX breaks no line and no page inside a row of align*, and refuses boxes of more than 16 384 pt.
+TALL: Final = 30  # rows of one align*
+WIDE: Final = 300  # characters of LaTeX in a row of a sum, a term apart: a term of its own may be longer
+_BREAK: Final = " \\\\\n"
 
 
 def program_latex(written: Equations) -> Iterator[str]:
@@ -63,10 +69,19 @@ def gradient_latex(written: Equations) -> Iterator[str]:
 
 
 def _align(lines: list[str]) -> Iterator[str]:
-    if lines:
-        yield r"\begin{align*}"
-        yield " \\\\\n".join("  " + line for line in lines)
-        yield r"\end{align*}"
+    """Equations in displays of at most `TALL` rows, an equation apart; each may be several rows itself."""
+    display: list[str] = []
+    rows = 0
+    for line in [*lines, None]:
+        more = 0 if line is None else 1 + line.count(_BREAK)
+        if display and (line is None or rows + more > TALL):
+            yield r"\begin{align*}"
+            yield _BREAK.join(display)
+            yield r"\end{align*}"
+            display, rows = [], 0
+        if line is not None:
+            display.append("  " + line)
+            rows += more
 
 
 def _output(written: Equations) -> str:
@@ -98,7 +113,7 @@ def _terms(column: Column) -> Iterator[tuple[bool, str]]:
     from sympy import latex
 
     for constraint, slope in column.partials:
-        if slope is None:
+        if slope is None or slope.count_ops() > MAX_WRITTEN:
             yield False, rf"\left(\dots\right) {_multiplier(constraint)}"
             continue
         negative = bool(slope.could_extract_minus_sign())
@@ -107,13 +122,25 @@ def _terms(column: Column) -> Iterator[tuple[bool, str]]:
         yield negative, latex((-slope if negative else slope) * of_constraint, symbol_names=names)
 
 
+def _rows(terms: Iterator[tuple[bool, str]], opening: str = "") -> list[str]:
+    """The sum of some terms, (negative, LaTeX), after what it opens with, in rows of about `WIDE` characters."""
+    rows, row = [], opening
+    for negative, term in terms:
+        if row and len(row) + len(term) > WIDE:
+            rows.append(row)
+            row = ""
+        if row:
+            row += (" - " if negative else " + ") + term
+        else:
+            row = ("-" if negative else "+ " if rows else "") + term
+    return [*rows, row]
+
+
 def _sum(column: Column) -> str:
-    text = "".join((" - " if negative else " + ") + term for negative, term in _terms(column))
-    return text[3:] if text.startswith(" + ") else "-" + text[3:] if text else ""
+    return f"{_BREAK}  ".join(_rows(_terms(column)))
 
 
 def _total(column: Column) -> str:
-    terms = "".join((" + " if negative else " - ") + term for negative, term in _terms(column))
-    if column.output_slope is None:
-        return f"{_d('J', column.name)}{terms}"
-    return terms[3:] if terms.startswith(" + ") else "-" + terms[3:] if terms else "0"
+    terms = ((not negative, term) for negative, term in _terms(column))
+    rows = _rows(terms, _d("J", column.name) if column.output_slope is None else "")
+    return rf"{_BREAK}  &\quad ".join(rows) or "0"
