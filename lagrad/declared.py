@@ -64,6 +64,8 @@ class Registry:
 
     def scalar_index(self, name: str, role: str) -> int:
         """The index of one scalar: of a scalar thing by its name, or of an element such as "y[1,2]"."""
+        if not isinstance(name, str):
+            raise UnknownNameError(str(name), role, list(self.by_name))
         base, bracket, inside = name, "", ""
         if name not in self.by_name and name.endswith("]"):
             base, bracket, inside = name[:-1].rpartition("[")

@@ -18,6 +18,18 @@ from lagrad.expr.expression import Expression
 Floats = NDArray[np.float64]
 
 
+def check_kind(what: str, value: object, kind: type, advice: str = "") -> None:
+    """Raise unless `value`, given to the function `what`, is of a kind."""
+    if not isinstance(value, kind):
+        raise DeclarationError(what, f"a {kind.__name__} was expected, got a {type(value).__name__}.", advice)
+
+
+def check_callable(what: str, f: object) -> None:
+    """Raise unless `f`, given to the function `what`, can be called."""
+    if not callable(f):
+        raise DeclarationError(what, f"a function was expected, got a {type(f).__name__}.")
+
+
 def by_name(what: str, given: Mapping[Any, ArrayLike]) -> Iterable[tuple[Any, ArrayLike]]:
     """The items of {name: value}, or an error that says what was expected."""
     if not isinstance(given, Mapping):

@@ -29,7 +29,7 @@ from lagrad.compare.differences import derivative
 from lagrad.compare.libraries import installed
 from lagrad.compare.naming import point_of
 from lagrad.compare.tape import backprop, backprop_at, record
-from lagrad.errors import ComparisonError, EvaluationError, ShapeError, UnknownNameError
+from lagrad.errors import ComparisonError, DeclarationError, EvaluationError, ShapeError, UnknownNameError
 from lagrad.expr import expression
 from lagrad.expr.primitives import PRIMITIVES
 
@@ -479,6 +479,35 @@ def test_a_method_that_cannot_be_had_says_why(monkeypatch: pytest.MonkeyPatch) -
     assert len(lg.check_gradients(solution, "obj", against=["tape", "all"], show=False)) == 4
     with pytest.raises(UnknownNameError, match="finite-differences"):
         lg.check_gradients(solution, "obj", against=["finite-difference"], show=False)
+
+
+def test_what_is_no_solution_program_method_or_name_is_told() -> None:
+    program = lg.Program("small")
+    program.define("y", program.parameter("x", 1.0) ** 2)
+    solution = solved(program)
+    for wrong, words in (
+        (lambda: lg.check_gradients(program, "y"), "a Solution was expected, got a Program"),
+        (lambda: lg.adjoint_source(solution), "a Program was expected, got a Solution"),
+        (lambda: lg.adjoint_source(program, at=3), "at: a Solution was expected, got a int"),
+        (lambda: lg.expression_swell(solution), "a Program was expected"),
+        (lambda: lg.to_callable(program, "numpy", at=program), "a Solution was expected"),
+        (lambda: lg.trace(3), "trace: a function was expected, got a int"),
+        (lambda: lg.implicit(3.0, 1.0), "implicit: a function was expected, got a float"),
+        (lambda: lg.fixed_point(None, 1.0), "fixed_point: a function was expected"),
+    ):
+        with pytest.raises(DeclarationError, match=words):
+            wrong()
+    for call in (
+        lambda: lg.check_gradients(solution, 3),
+        lambda: lg.check_gradients(solution, "y", against=3),
+        lambda: lg.check_gradients(solution, "y", against=["tape", None]),
+        lambda: program.lagrangian(3),
+        lambda: program.adjoint_equations(["y"]),
+        lambda: lg.adjoint_source(program, 3),
+        lambda: lg.expression_swell(program, 3),
+    ):
+        with pytest.raises(UnknownNameError, match=r"no .* is named"):
+            call()
 
 
 def test_of_many_parameters_the_largest_derivatives_are_compared() -> None:

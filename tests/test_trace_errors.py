@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 
@@ -85,6 +86,30 @@ def with_list_of_indices(x):
 
 def with_key(x):
     return {1.0: 2.0}[x]
+
+
+def with_set(x):
+    return sum({x, 1.0 * x})
+
+
+def with_membership(x):
+    return x * (2.0 if x in {2.0} else 3.0)
+
+
+def with_counts(x):
+    counts = {}
+    for value in (x, x):
+        counts[value] = counts.get(value, 0) + 1
+    return x * len(counts)
+
+
+@functools.cache
+def squared(x):
+    return x * x
+
+
+def with_cache(x):
+    return squared(x)
 
 
 def with_float(x):
@@ -191,6 +216,10 @@ def with_iterator(x):
         (with_two_indices_of_numbers, "2 * x", "lg.where"),
         (with_list_of_indices, "[[x, x]]", "lg.where"),
         (with_key, "[x]", "functools.partial"),
+        (with_set, "sum({", "lists, by position"),
+        (with_membership, "in {2.0}", "lg.where"),
+        (with_counts, "counts[value]", "lists, by position"),
+        (with_cache, "squared(x)", "lists, by position"),
         (with_float, "float(x)", "Leave the conversion out"),
         (with_zeros, "z[0] = x", "lg.zeros"),
         (with_zeros_slice, "z[:2]", "lg.zeros"),
@@ -221,6 +250,24 @@ def test_errors_show_the_line_and_what_to_write_instead(f, line, advice) -> None
     assert line in message
     assert advice in message
     assert caught.value.place == (__file__, number, f.__name__)
+
+
+def test_equal_numbers_are_not_told_apart_in_a_long_trace() -> None:
+    """The watch over lines ends after some thousand operations; a set of 1 and 1 is {1}, with the sum 1."""
+
+    def f(x):
+        for _ in range(10_000):
+            x = x + 0.0 * x
+        return sum({x, 1.0 * x})
+
+    with pytest.raises(ExpressionError, match="in a set"):
+        lg.grad(f)(1.0)
+    with pytest.raises(ExpressionError, match="in a set"):
+        lg.implicit(lambda y: sum({y, 1.0 * y}) - 1.0, 0.5)
+    program = lg.Program()  # declared, an expression names what it is made of
+    x = program.parameter("x", 1.0)
+    program.define("y", 2 * x)
+    assert float(lg.build(program).solve({x: 3.0})["y"]) == 6.0
 
 
 def test_the_line_shown_is_the_innermost_of_the_user() -> None:

@@ -20,6 +20,7 @@ from lagrad.compare.naming import point_of, program_of
 from lagrad.compare.schedule import GIVEN, Schedule, schedule
 from lagrad.errors import ComparisonError, DeclarationError, ShapeError, UnknownNameError
 from lagrad.expr.symbolic import symbol
+from lagrad.numbers import check_kind
 from lagrad.program import Program
 from lagrad.solve import Solution
 
@@ -50,6 +51,7 @@ def to_callable(
     if at is None:
         defined = definitions(program)
         return _Function(program, into, None, explicit(program, into, range(program.states.size), defined))
+    check_kind("at", at, Solution)
     if program_of(at) is not program:
         raise DeclarationError("at", "the solution is of another program.", "Solve this one.")
     p, u = point_of(at)

@@ -25,6 +25,7 @@ from lagrad.compare.naming import point_of, program_of, split
 from lagrad.compare.symbolic import gradient_by_sympy
 from lagrad.compare.tape import backprop, backprop_at
 from lagrad.errors import ComparisonError, LagradError, UnknownNameError
+from lagrad.numbers import check_kind
 from lagrad.program import Program
 from lagrad.solve import Solution
 from lagrad.system import System
@@ -94,6 +95,7 @@ def check_gradients(
     >>> [(c.method, round(float(c.gradient["p"]), 12), c.agrees) for c in found]
     [('lagrad', 0.25, True), ('tape', 0.25, True), ('complex-step', 0.25, True)]
     """
+    check_kind("check_gradients", solution, Solution, "Write lg.check_gradients(system.solve(), output).")
     methods = _methods(against)
     problem = _Problem(solution, output)
     found = [_ours(problem)]
@@ -106,13 +108,13 @@ def check_gradients(
 def _methods(against: Sequence[str] | str | None) -> list[str]:
     if against is None:
         return list(BUILT_IN)
-    against = [against] if isinstance(against, str) else list(against)
+    against = [against] if isinstance(against, str) or not isinstance(against, Sequence) else list(against)
     if "all" in against:
         named = [name for name in against if name != "all"]
         against = list(dict.fromkeys([*BUILT_IN, *filter(installed, LIBRARIES), *named]))
     for name in against:
         if name not in (*BUILT_IN, *LIBRARIES):
-            raise UnknownNameError(name, "method", [*BUILT_IN, *LIBRARIES, "all"])
+            raise UnknownNameError(str(name), "method", [*BUILT_IN, *LIBRARIES, "all"])
     return list(against)
 
 

@@ -363,7 +363,15 @@ class Expression:
         return matmul(other, self)
 
     # -- comparisons --------------------------------------------------------------------------------------
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        # In a declared program by identity: {x: 2.0} names x. In a traced function that would keep equal numbers
+        # apart: sum(set(x)), d[x] and x in {…} would answer something else.
+        if self.graph.traced:
+            raise ExpressionError(
+                "an expression as a key, or in a set",
+                "which numbers are equal is not known before the system is solved.",
+            )
+        return object.__hash__(self)
 
     def __eq__(self, other: Any) -> Any:
         return Constraint(self, lift(self.graph, other))

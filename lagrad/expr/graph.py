@@ -57,7 +57,7 @@ class _Closed:
 class Graph:
     """Nodes of one program. Append-only; node numbers never change."""
 
-    __slots__ = ("a", "args", "b", "code", "coefs", "known", "names", "values", "watch")
+    __slots__ = ("a", "args", "b", "code", "coefs", "known", "names", "traced", "values", "watch")
 
     def __init__(self) -> None:
         #: told of every new node: watch.made(code, first); None almost always
@@ -73,6 +73,8 @@ class Graph:
         ] = {}  # constants seen in scalar arithmetic, by value; zeros by sign
         #: whoever can name leaves, for printing: has .parameter_name(i), .state_name(i)
         self.names: Any = None
+        #: whether a Python function is being traced into it, where expressions stand for numbers
+        self.traced = False
 
     def __len__(self) -> int:
         return len(self.code)

@@ -20,6 +20,7 @@ from lagrad.expr.graph import Graph
 from lagrad.frontends.lines import assignment, caller
 from lagrad.frontends.trace import Trace, active, recording
 from lagrad.frontends.tree import is_static, mapped
+from lagrad.numbers import check_callable
 from lagrad.program import Program
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def fixed_point(
 def _states(
     kind: str, function: Callable[[Any], Any], guess: Any, name: str | None, lower: Any, upper: Any
 ) -> Any:
+    check_callable(kind, function)
     if name is None:
         own = getattr(function, "__name__", "y")
         target = assignment(caller())

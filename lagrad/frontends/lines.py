@@ -269,11 +269,7 @@ def explain(error: Exception) -> Exception | None:
     code = found.tb_frame.f_code
     _, text, part = source_of(code, found.tb_lasti)
     foreign = None
-    if isinstance(error, KeyError) and error.args and isinstance(error.args[0], Expression):
-        foreign = error = ExpressionError(
-            "a traced value as a key", "which item is meant must be known while tracing.", _STATIC
-        )
-    elif isinstance(error, IndexError):
+    if isinstance(error, IndexError):
         if not _indexed_by_expression(found.tb_frame, part):
             return None
         foreign = error = ExpressionError(
@@ -378,6 +374,8 @@ def _advice(error: BaseException, opname: str, text: str, part: str) -> str | No
         return f"Write {instead}: math.{name} takes numbers only."
     if name in ("range", "arange", "zeros", "ones", "empty", "full", "eye", "reshape", "islice"):
         return _STATIC
+    if "as a key" in operation:
+        return "Keep traced values in lists, by position; lg.where chooses by values. " + _STATIC
     if "index" in operation:
         return _STATIC + " Among values that are all known, choose with lg.where."
     if "float()" in operation or "int()" in operation or "array()" in operation:

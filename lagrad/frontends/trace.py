@@ -32,6 +32,7 @@ from lagrad.expr.graph import CONSTANT, LINEAR, PARAMETER, STATE, Graph
 from lagrad.expr.primitives import PRIMITIVES
 from lagrad.frontends.lines import Recorder, explain
 from lagrad.frontends.tree import is_static, mapped
+from lagrad.numbers import check_callable
 from lagrad.program import Program, Registry
 
 Floats = NDArray[np.float64]
@@ -109,6 +110,7 @@ def trace(f: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Program:
     >>> program.outputs
     {'loss': 'out.loss'}
     """
+    check_callable("trace", f)
     return record(f, args, kwargs).program
 
 
@@ -143,6 +145,7 @@ def recording(trace: Trace) -> Iterator[None]:
     """Inside, what runs adds to `trace`; afterwards nothing can, and its nodes have names."""
     program = trace.program
     recorder = program.graph.watch = Recorder(program.graph)
+    program.graph.traced = True
     token = _ACTIVE.set((*_ACTIVE.get(), trace))
     try:
         yield

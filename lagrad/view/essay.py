@@ -24,6 +24,7 @@ from lagrad.errors import DeclarationError
 from lagrad.expr.graph import CONSTANT, LINEAR, PARAMETER, STATE
 from lagrad.expr.primitives import OPCODE, PRIMITIVES
 from lagrad.expr.walk import branches, leaves, operands
+from lagrad.numbers import check_kind
 from lagrad.program import Declared, Program, Registry, element_name
 from lagrad.solve import Solution
 from lagrad.view import python_source as py
@@ -86,6 +87,9 @@ def adjoint_source(program: Program, output: str | None = None, *, at: Solution 
         return f, {'x': d_x}, {'a': λ_a, 'f': λ_f}
     <BLANKLINE>
     """
+    check_kind("adjoint_source", program, Program)
+    if at is not None:
+        check_kind("at", at, Solution)
     if output is None:
         scalars = [item.name for item in program.states.items if item.defined and not item.shape]
         if not scalars:

@@ -14,6 +14,7 @@ from lagrad.errors import ComparisonError, DeclarationError
 from lagrad.expr.graph import CONSTANT, LINEAR, PARAMETER, STATE
 from lagrad.expr.symbolic import node_sympy, partial, symbol
 from lagrad.expr.walk import fold, operands
+from lagrad.numbers import check_kind
 from lagrad.program import Program
 from lagrad.view import python_source
 from lagrad.view.essay import Block, adjoint_source, influential_blocks
@@ -53,6 +54,7 @@ def expression_swell(program: Program, output: str | None = None) -> Swell:
     >>> lg.expression_swell(program)
     Swell(output='y', value_formula=2, derivative_formula=4, value_program=2, derivative_program=7)
     """
+    check_kind("expression_swell", program, Program)
     if output is None:
         scalars = [item.name for item in program.states.items if item.defined and not item.shape]
         if not scalars:
