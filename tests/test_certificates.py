@@ -337,3 +337,34 @@ def test_kinks_in_a_family_name_the_elements_concerned() -> None:
     certificate = lg.build(program).solve().certificate
     assert certificate.kinks == ["c[100]"]
     assert pickle.loads(pickle.dumps(certificate)).kinks == ["c[100]"]
+
+
+# -- strict on functions ---------------------------------------------------------------------------------------------
+def distance(x: Any) -> Any:
+    return np.abs(x[0]) + x[1] ** 2
+
+
+STRICT_CALLS: dict[str, Callable[..., Any]] = {
+    "grad": lambda f, x, **strict: lg.grad(f, **strict)(x),
+    "value_and_grad": lambda f, x, **strict: lg.value_and_grad(f, **strict)(x)[1],
+    "jacobian": lambda f, x, **strict: lg.jacobian(lambda x: {"a": f(x)}, **strict)(x)["a"],
+    "jvp": lambda f, x, **strict: lg.jvp(f, (x,), (np.ones(2),), **strict)[1],
+    "vjp": lambda f, x, **strict: lg.vjp(f, x, **strict)[1](1.0)[0],
+    "hvp": lambda f, x, **strict: lg.hvp(f, (x,), (np.ones(2),), one_sided=True, **strict)[1][0],
+    "hessian": lambda f, x, **strict: lg.hessian(lambda x: np.stack([x[1], f(x)]), one_sided=True, **strict)(
+        x
+    )[1],
+}
+
+
+@pytest.mark.parametrize("name", STRICT_CALLS)
+def test_functions_can_be_asked_strictly(name: str) -> None:
+    """On the kink of |x| each gives one side, or refuses; beside it, strict or not is the same."""
+    call, kink, beside = STRICT_CALLS[name], np.array([0.0, 2.0]), np.array([0.5, 2.0])
+    assert np.isfinite(call(distance, kink)).all()
+    for strict in (True, 1e-6):
+        with pytest.raises(CertificateError, match="one-sided"):
+            call(distance, kink, strict=strict)
+        np.testing.assert_array_equal(call(distance, beside, strict=strict), call(distance, beside))
+    with pytest.raises(DeclarationError, match="strict"):
+        call(distance, beside, strict="very")

@@ -74,13 +74,15 @@ class Compiled:
 
         return SystemFunction(self.layout, [self.trace.program.outputs], None, Options(), warm=False)
 
-    def value_and_gradient(self, p: Floats, wanted: Sequence[int]) -> tuple[Any, Floats]:
+    def value_and_gradient(
+        self, p: Floats, wanted: Sequence[int], strict: bool | float
+    ) -> tuple[Any, Floats]:
         """The one number that the function returns, and its derivatives by all parameters (m,).
 
         They are vouched for in the parts of the arguments `wanted`.
         """
         self.check_scalar()
-        if not self.trace.guesses and not self.layout.pattern.large:
+        if strict is False and not self.trace.guesses and not self.layout.pattern.large:
             # refused for an argument that is not wanted, perhaps: below, only those that are
             with suppress(EvaluationError), self.lock:  # its working storage is for one call at a time
                 value, gradient = self.function(p)
@@ -89,6 +91,8 @@ class Compiled:
         solution = self.solution(p)
         position, _ = self.positions(self.trace.program.outputs)
         cols = self.columns(wanted)
+        if strict is not False:
+            solution.gradient(self.trace.program.outputs, self.parameter_names(wanted), strict=strict)
         total = np.zeros(self.layout.m)
         total[cols] = solution.total(position, cols)[0]
         return solution.v[self.layout.m + position[0]], total
@@ -96,6 +100,17 @@ class Compiled:
     def columns(self, wanted: Sequence[int]) -> NDArray[np.int64]:
         """The parameters of these arguments."""
         return np.concatenate([np.arange(self.parts[k].start, self.parts[k].stop) for k in wanted])
+
+    def parameter_names(self, wanted: Sequence[int]) -> list[str]:
+        """The parameters of these arguments, by name."""
+        parts = [self.parts[k] for k in wanted]
+        items = self.trace.program.parameters.items
+        return [i.name for i in items if any(part.start <= i.start < part.stop for part in parts)]
+
+    def named(self, direction: Floats) -> dict[str, Floats]:
+        """A direction of the parameters (m,) by name."""
+        items = self.trace.program.parameters.items
+        return {i.name: direction[i.start : i.start + i.size].reshape(i.shape) for i in items}
 
     def check_scalar(self) -> None:
         """Raise unless the function returns one number."""
@@ -248,11 +263,15 @@ def _gradients(
     return trees if isinstance(argnums, (tuple, list)) else trees[0]
 
 
-def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., tuple[Any, Any]]:
+def value_and_grad(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, strict: bool | float = False
+) -> Callable[..., tuple[Any, Any]]:
     """A function that returns (f(…), gradient of f by its arguments `argnums`); f returns one number.
 
     The gradient has the structure of the argument, with None in place of static leaves; for a sequence
-    `argnums` it is a tuple. Raises `ShapeError` if f returns anything but a scalar, what `lg.trace` raises,
+    `argnums` it is a tuple. `strict` is that of `Solution.gradient`: with True, or the relative error that is
+    allowed, what the certificate does not vouch for is refused, and any one-sided derivative on a kink. Raises
+    `ShapeError` if f returns anything but a scalar, what `lg.trace` raises,
     and what `System.solve` and `Solution.gradient` raise.
 
     >>> import lagrad as lg, numpy as np
@@ -266,20 +285,22 @@ def value_and_grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> C
     def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         wanted = _wanted(argnums, args)
         compiled, p = _prepared(f, cache, args, kwargs, wanted, wanted)
-        value, gradient = compiled.value_and_gradient(p, wanted)
+        value, gradient = compiled.value_and_gradient(p, wanted, strict)
         return value, _gradients(compiled, wanted, argnums, gradient)
 
     return differentiated
 
 
-def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+def grad(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, strict: bool | float = False
+) -> Callable[..., Any]:
     """The gradient of a function with one number as result, by its arguments `argnums`: see `value_and_grad`.
 
     >>> import lagrad as lg, numpy as np
     >>> lg.grad(lambda x: np.sum(x**3))(np.array([1.0, 2.0]))
     array([ 3., 12.])
     """
-    both = value_and_grad(f, argnums)
+    both = value_and_grad(f, argnums, strict=strict)
 
     @wraps(f)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
@@ -288,12 +309,14 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..
     return differentiated
 
 
-def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callable[..., Any]:
+def jacobian(
+    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, strict: bool | float = False
+) -> Callable[..., Any]:
     """A function that returns all derivatives of f by its arguments `argnums`.
 
     For every leaf of f's result, in the structure of that result: a tree like the argument, of arrays of the
     leaf's shape followed by the argument's leaf's shape. One adjoint solve per result or one tangent solve
-    per argument, whichever are fewer. Raises as `value_and_grad` does.
+    per argument, whichever are fewer. Raises as `value_and_grad` does, also where `strict`.
 
     >>> import lagrad as lg, numpy as np
     >>> lg.jacobian(lambda x: np.array([x[0] * x[1], x[0]]))(np.array([2.0, 3.0]))
@@ -309,13 +332,18 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
         layout = compiled.layout
         cols = compiled.columns(wanted)
         rows: list[NDArray[Any]] = [np.empty(0, np.int64)]
+        names: list[str] = []
 
         def note(path: str, name: str | None) -> None:
             if name is not None:
+                names.append(name)
                 rows.append(compiled.positions(name)[0])
 
         mapped(note, "", compiled.trace.program.outputs)
-        block = compiled.solution(p).total(np.concatenate(rows), cols)
+        solution = compiled.solution(p)
+        if strict is not False:
+            solution.jacobian(names, compiled.parameter_names(wanted), strict=strict)
+        block = solution.total(np.concatenate(rows), cols)
         total = np.zeros((block.shape[0], layout.m))
         total[:, cols] = block
         done = 0
@@ -335,7 +363,11 @@ def jacobian(f: Callable[..., Any], argnums: int | Sequence[int] = 0) -> Callabl
 
 
 def hessian(
-    f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, one_sided: bool = False
+    f: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    *,
+    one_sided: bool = False,
+    strict: bool | float = False,
 ) -> Callable[..., Any]:
     """A function that returns all second derivatives of f by its arguments `argnums`.
 
@@ -370,6 +402,9 @@ def hessian(
             if name is None:
                 return None
             position, shape = compiled.positions(name)
+            for index in np.ndindex(shape) if strict is not False else ():
+                one = f"{name}[{','.join(map(str, index))}]" if index else name
+                solution.hessian(one, compiled.parameter_names(wanted), one_sided=one_sided, strict=strict)
             total = np.empty((position.size, cols.size, cols.size))
             for out, output in zip(total, position.tolist(), strict=True):
                 seed = np.zeros(layout.n)
@@ -399,7 +434,12 @@ def hessian(
 
 
 def hvp(
-    f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], *, one_sided: bool = False
+    f: Callable[..., Any],
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    *,
+    one_sided: bool = False,
+    strict: bool | float = False,
 ) -> tuple[Any, Any]:
     """(gradient of f at `primals`, its change per unit along `tangents`), each a tuple with a tree per argument.
 
@@ -414,7 +454,10 @@ def hvp(
     compiled.check_scalar()
     solution = compiled.solution(p)
     seed = np.zeros(compiled.layout.n)
-    seed[compiled.positions(compiled.trace.program.outputs)[0]] = 1.0
+    output = compiled.trace.program.outputs
+    seed[compiled.positions(output)[0]] = 1.0
+    if strict is not False:
+        solution.hvp(output, compiled.named(direction), one_sided=one_sided, strict=strict)
     gradient, product = solution.pull(seed), solution.second_product(seed, direction, one_sided)
     arguments = range(len(primals))
     return (
@@ -423,11 +466,13 @@ def hvp(
     )
 
 
-def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def jvp(
+    f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], *, strict: bool | float = False
+) -> tuple[Any, Any]:
     """(f(*primals), its change per unit along `tangents`): one tangent solve.
 
     `tangents` has the structure and shapes of `primals`, with None for static leaves. Raises as
-    `value_and_grad` does, and for tangents that do not fit.
+    `value_and_grad` does, also where `strict`, and for tangents that do not fit.
 
     >>> import lagrad as lg, numpy as np
     >>> value, change = lg.jvp(lambda x, y: x * y, (2.0, 3.0), (1.0, 0.5))
@@ -436,6 +481,8 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     """
     compiled, p, direction = _directed(f, primals, tangents, "jvp")
     layout, solution = compiled.layout, compiled.solution(p)
+    if strict is not False:
+        solution.jvp(compiled.named(direction), strict=strict)
     return compiled.output(solution.v[layout.m :]), compiled.output(solution.push(direction))
 
 
@@ -467,11 +514,14 @@ def _directed(
     return compiled, p, direction
 
 
-def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+def vjp(
+    f: Callable[..., Any], *primals: Any, strict: bool | float = False
+) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """(f(*primals), pull): pull(weights) is the gradient of the weighted sum of the results, by every argument.
 
     `weights` has the structure and shapes of f's result; pull returns a tuple, one tree per argument, and may
-    be called many times: each costs one adjoint solve on the same factors. Raises as `value_and_grad` does.
+    be called many times: each costs one adjoint solve on the same factors. Raises as `value_and_grad` does, also
+    where `strict`.
 
     >>> import lagrad as lg, numpy as np
     >>> value, pull = lg.vjp(lambda x: x**2, np.array([1.0, 2.0]))
@@ -485,13 +535,17 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
         from lagrad.layout import numbers
 
         seeds = np.zeros(layout.n)
+        named: dict[str, Any] = {}
 
         def place(path: str, name: str | None, weight: Any) -> None:
             if name is not None:
                 position, shape = compiled.positions(name)
-                seeds[position] += numbers(name, weight, shape).ravel()
+                named[name] = numbers(name, weight, shape)
+                seeds[position] += named[name].ravel()
 
         mapped(place, "out", compiled.trace.program.outputs, weights)
+        if strict is not False:
+            solution.vjp(named, strict=strict)
         total = solution.pull(seeds)
         return tuple(compiled.argument(k, total) for k in range(len(primals)))
 
