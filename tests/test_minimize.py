@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from example_files import load
+from scipy.optimize import minimize as scipy_minimize
 from scipy.optimize import rosen
 
 import lagrad as lg
@@ -278,6 +279,89 @@ def test_a_deep_minimum_is_not_called_unbounded(method: str) -> None:
     result = lg.minimize(program, "f", over=["x"], method=method)
     assert result.success, result.message
     assert result.fun == pytest.approx(-1e14, rel=1e-12)
+
+
+def test_bounds_that_are_nearly_met_do_not_hide_curvature() -> None:
+    """A convex quadratic in a box: the barrier's 1e10 beside it once made its own curvature of 1 count as none."""
+    random = np.random.default_rng(1)
+    Q, c = random.normal(size=(6, 6)), 3.0 * random.normal(size=6)
+    Q = Q @ Q.T + np.eye(6)
+    program = lg.Program("box")
+    x = program.parameter("x", np.zeros(6))
+    y = program.state("y", guess=np.zeros(6))
+    program.constrain(y == Q @ x, name="c")
+    program.define("f", 0.5 * lg.sum(x * y) + lg.sum(c * x))
+    result = lg.minimize(program, "f", over=["x"], bounds={"x": (-0.3, 0.4)}, tolerance=1e-11)
+    assert result.success and result.nit <= 20
+    best = scipy_minimize(
+        lambda v: 0.5 * v @ Q @ v + c @ v, np.zeros(6), jac=lambda v: Q @ v + c, bounds=[(-0.3, 0.4)] * 6,
+        tol=1e-14,
+    )  # fmt: skip
+    assert result.fun == pytest.approx(best.fun, abs=1e-7)
+    # a multiplier of a bound is the slope that it holds up: positive at a lower one, negative at an upper one
+    slope = Q @ best.x + c
+    np.testing.assert_allclose(
+        result.bound_multipliers["x"], np.where(abs(slope) > 1e-5, slope, 0.0), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("method", ["reduced", "sqp", "one-shot"])
+def test_a_slow_fall_without_end_is_unbounded(method: str) -> None:
+    program = lg.Program("log")
+    x = program.parameter("x", 1.0)
+    program.define("f", -lg.log(x))
+    result = lg.minimize(program, "f", over=["x"], method=method, max_iterations=100)
+    assert result.status == "unbounded", result.message
+
+
+@pytest.mark.parametrize(
+    ("f", "endless"),
+    [
+        (lambda x: -lg.log(x), True),
+        (lambda x: -lg.sqrt(x), True),
+        (lambda x: lg.log(x) - lg.log(x * x + x), True),
+        (lambda x: 1.0 / x, False),
+        (lambda x: x**-0.2, False),
+        (lambda x: -lg.arctan(x), False),
+        (lambda x: lg.exp(-x), False),
+        (lambda x: -lg.log(x) + 1e-9 * x, False),
+    ],
+)
+def test_what_falls_forever(f: Any, endless: bool) -> None:
+    from lagrad.lagrangian.problem import make_problem
+    from lagrad.lagrangian.unbounded import falls_forever
+
+    program = lg.Program("slow")
+    x = program.parameter("x", 2.0)
+    program.define("f", f(x))
+    problem = make_problem(program, "f", ["x"], {}, {}, {}, {}, False)
+    assert falls_forever(problem, problem.x0) == endless
+
+
+@pytest.mark.parametrize("method", SECOND_ORDER)
+def test_a_minimum_without_multipliers_is_singular(method: str) -> None:
+    """Hock and Schittkowski's problem 13: the minimum is (1, 0), a cusp."""
+    program = lg.Program("hs13")
+    x = program.parameter("x", [-2.0, -2.0])
+    program.define("g", (1 - x[0]) ** 3 - x[1])
+    program.define("f", (x[0] - 2) ** 2 + x[1] ** 2)
+    result = lg.minimize(
+        program, "f", over=["x"], method=method, bounds={"x": (0, None)}, inequalities={"g": (0.0, None)},
+        max_iterations=100,
+    )  # fmt: skip
+    assert (result.success, result.status) == (False, "singular"), result.message
+    np.testing.assert_allclose(result.x["x"], [1.0, 0.0], atol=0.02)
+
+
+def test_the_bound_that_cannot_be_met_is_named() -> None:
+    program = lg.Program("far")
+    a = program.parameter("a", 0.3)
+    y = program.state("y", guess=1.0)
+    program.constrain(y**3 + y == a, name="c")
+    program.define("g", a * a + y * y + 1.0)
+    program.define("f", a + y)
+    result = lg.minimize(program, "f", over=["a"], method="reduced", inequalities=["g"], max_iterations=20)
+    assert result.status == "infeasible" and "g is 1 beyond its upper bound" in result.message
 
 
 @pytest.mark.parametrize("method", ALL)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lagrad.errors import DeclarationError
-from lagrad.lagrangian.optimality import Optimality, certify
+from lagrad.lagrangian.optimality import Optimality, certify, off_most, without_multipliers
 from lagrad.lagrangian.problem import Bounds, Floats, Problem, make_problem
 from lagrad.lagrangian.result import STATUSES, Ended, MinimizeResult, Record, Recorder, Stop
 from lagrad.lagrangian.unbounded import falls_forever
@@ -157,12 +157,12 @@ def minimize(
                     ended = module.run(record.problem, record, tolerance, left, **more, **options)
                     ended = replace(ended, nit=ended.nit + record.before)
                     certificate = certify(problem, ended.x, ended.lam, ended.z, tolerance)
-                    if (
-                        ended.status in ("iterations", "stalled")
-                        and not certificate.kkt
-                        and falls_forever(problem, ended.x)
-                    ):
-                        ended = replace(ended, status="unbounded")
+                    if ended.status in ("", "iterations", "stalled") and not certificate.minimum:
+                        if falls_forever(problem, ended.x):
+                            ended = replace(ended, status="unbounded")
+                            break
+                        if without_multipliers(problem, ended.x, ended.lam, ended.z, certificate):
+                            ended = replace(ended, status="singular")
                     away = _beside(problem, ended.x, ended.lam, certificate)
                     if away is None or record.saddles >= SADDLES or ended.nit >= iterations:
                         break
@@ -207,8 +207,7 @@ def _result(
     if status not in ("converged", "infeasible", "unbounded") and certificate.worst and not certificate.kkt:
         message += f" (worst: {certificate.worst})"
     if status == "infeasible" and problem.M:
-        off = np.abs(problem.values(x)[1])
-        message += f" (constraint {problem.constraint_name(int(np.argmax(off)))} is off by {off.max():.3g})"
+        message += f" ({off_most(problem, x)})"
     u, p = problem.full_states(x), problem.point(x)[1]
     states, parameters = f.split_states(u), f.split_parameters(p)
     z = np.zeros(f.n + f.m)

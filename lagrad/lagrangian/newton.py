@@ -42,10 +42,17 @@ class Convexifier:
     last: float = 0.0
 
     def step(
-        self, W: sp.csr_array, A: sp.csr_array, g: Floats, c: Floats, gamma: float = 0.0
-    ) -> tuple[Floats, Floats, float] | None:
-        """(d, y, δ); None where no δ gives a finite step. `gamma` > 0 where A may be short of rank, or as a penalty."""
+        self, W: sp.csr_array, A: sp.csr_array, g: Floats, c: Floats, gamma: float = 0.0,
+        barrier: Floats | None = None,
+    ) -> tuple[Floats, Floats, float] | None:  # fmt: skip
+        """(d, y, δ); None where no δ gives a finite step. `gamma` > 0 where A may be short of rank, or as a penalty.
+
+        `barrier` (N,) >= 0 is added to the diagonal of W, and no measure of what curvature is large: next to a bound it
+        grows without limit, and what W shows along the bounds would count as none beside it.
+        """
         size = max(1.0, float(np.abs(W.data).max(initial=0.0)))
+        if barrier is not None:
+            W = sp.csr_array(W + sp.diags_array(barrier))
         delta = 0.0
         while True:
             found = solve_kkt(W, A, g, c, delta, gamma)

@@ -30,6 +30,8 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh, splu
 from lagrad.lagrangian.problem import Floats, Problem
 
 FLAT = 5  # directions of zero curvature that are looked along
+NEAR = 1e-2  # of x: how far a point without multipliers is looked for
+GROWN = 1e3  # multipliers, over the slopes of the objective, that may be on their way to none
 DENSE = 400  # variables up to which the curvature is that of dense matrices: all eigenvalues, under 0.1 s
 
 
@@ -215,6 +217,48 @@ def _regularity(problem: Problem, x: Floats, tolerance: float) -> tuple[float, b
     bend = problem.hessian(x, -combination) - problem.hessian(x, np.zeros(problem.M))
     reach = np.sqrt(tolerance) * np.clip(np.abs(x), 1.0, 100.0)
     return least / largest, bool(least <= (np.abs(bend) @ reach).max(initial=0.0))
+
+
+def without_multipliers(problem: Problem, x: Floats, lam: Floats, z: Floats, certificate: Optimality) -> bool:
+    """Whether a method ended short of a minimum because no multipliers exist: what is active loses its rank there.
+
+    As at the cusp of Hock and Schittkowski's problem 13, where multipliers grow without limit on the way. They must
+    have grown, and the Jacobian of constraints and active bounds must be singular within `NEAR` of x: its smallest
+    singular value no more than the curvature of those rows changes over that way.
+    """
+    if certificate.kkt or certificate.singular or not problem.M:
+        return False
+    gradient, A = problem.slopes(x)
+    if not (np.isfinite(A.data).all() and np.isfinite(gradient).all() and np.isfinite(lam).all()):
+        return False
+    largest = max(float(np.abs(lam).max(initial=0.0)), float(np.abs(z[np.isfinite(z)]).max(initial=0.0)))
+    if largest <= GROWN * max(1.0, float(np.abs(gradient).max())):
+        return False
+    size = NEAR * np.maximum(1.0, np.abs(x))
+    at_bound = (x - problem.lower <= size) | (problem.upper - x <= size)
+    free = np.flatnonzero(~at_bound)
+    if free.size < problem.M:
+        return True
+    if max(problem.M, free.size) > DENSE:
+        return False
+    left, values, _ = np.linalg.svd(A[:, free].toarray())
+    w = left[:, problem.M - 1]
+    bend = problem.hessian(x, -w) - problem.hessian(x, np.zeros(problem.M))
+    return bool(values[problem.M - 1] <= (np.abs(bend) @ size)[free].max(initial=0.0))
+
+
+def off_most(problem: Problem, x: Floats) -> str:
+    """The constraint or bound that is violated most, in words."""
+    C = np.abs(problem.values(x)[1])
+    below, above = problem.lower - x, x - problem.upper
+    over = np.maximum(below, above)
+    i, j = int(np.argmax(C)) if C.size else -1, int(np.argmax(over)) if over.size else -1
+    if j >= 0 and over[j] > (C[i] if i >= 0 else 0.0):
+        side = "lower" if below[j] > above[j] else "upper"
+        return f"{problem.name(j)} is {over[j]:.3g} beyond its {side} bound"
+    return (
+        f"constraint {problem.constraint_name(i)} is off by {C[i]:.3g}" if i >= 0 else "no constraint is off"
+    )
 
 
 def _curvature(

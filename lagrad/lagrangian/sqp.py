@@ -250,11 +250,11 @@ class _Interior:
         self, H: sp.csr_array, sigma: Floats, A: sp.csr_array, g: Floats, C: Floats
     ) -> tuple[Floats, Floats] | None:
         """(d, λ) of the convexified KKT system; with γ > 0 where A is short of rank."""
-        W = sp.csr_array(H + sp.diags_array(sigma))[self.move][:, self.move]
+        W, sigma = sp.csr_array(H[self.move][:, self.move]), sigma[self.move]
         B, g = sp.csr_array(A[:, self.move]), g[self.move]
-        found = self.convex.step(W, B, g, C)
+        found = self.convex.step(W, B, g, C, barrier=sigma)
         if found is None:
-            found = self.convex.step(W, B, g, C, gamma=1e-8)
+            found = self.convex.step(W, B, g, C, gamma=1e-8, barrier=sigma)
         if found is None:
             return None
         d = np.zeros(self.problem.N)

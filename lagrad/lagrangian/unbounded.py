@@ -5,7 +5,8 @@ billions of them to get there, and one that has got far down may yet be on its w
 
     d minimises ∇J·d + dᵀ(∇²L + εI)d/2 with A d = 0 where no bound stands: for a small ε along what has no curvature,
     for a large one along −∇J;
-    J(x + t d) <= J(x) + SHARE t ∇J·d   for t = 1, 10, 100, … FAR, in units of x, every point first made feasible
+    J(x + t d) <= J(x) + SHARE t ∇J·d   for t = 1, 10, 100, … FAR, in units of x, every point first made feasible,
+    or falls from each of these to the next that are at least KEPT of the fall before, as those of −log x are
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lagrad.lagrangian.problem import Floats, Problem
 
 FAR = 1e12  # sizes of x that the ray is followed
 SHARE = 1e-2  # of the fall that its first slope promises
+KEPT = 0.9  # of the fall over ten times the way, where it is slow: what ends, as 1/x and e⁻ˣ do, keeps a tenth or less
 DIVERGED = 1e12  # an objective that much below where it started, in its size there: time to ask
 FALLEN = 1e20  # and that much below, no ray is asked for: it may fall towards a pole
 
@@ -52,17 +54,18 @@ def _falls(problem: Problem, x: Floats, value: float, gradient: Floats, d: Float
     if not (np.isfinite(value) and slope < -1e-9 * max(1.0, float(np.abs(gradient).max(initial=0.0)))):
         return False
     size, t = max(1.0, float(np.abs(x).max())), 1.0
-    while t <= FAR:
+    in_proportion, lasting, above, fall = True, True, value, 0.0
+    while t <= FAR and (in_proportion or lasting):
         far = restored(problem, x + t * size * d)
         if far is None:
             return False
         below = problem.values(far)[0]
         if below == -np.inf:
             return True
-        if not below <= value + SHARE * t * size * slope:
-            return False
-        t *= 10.0
-    return True
+        in_proportion = in_proportion and below <= value + SHARE * t * size * slope
+        lasting = lasting and above - below > 1e-9 * max(1.0, abs(value)) and above - below >= KEPT * fall
+        above, fall, t = below, above - below, 10.0 * t
+    return in_proportion or lasting
 
 
 def _direction(problem: Problem, x: Floats, gradient: Floats, A: sp.csr_array, size: float) -> Floats:
