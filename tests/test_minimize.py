@@ -365,6 +365,39 @@ def test_the_bound_that_cannot_be_met_is_named() -> None:
 
 
 @pytest.mark.parametrize("method", ALL)
+def test_a_small_objective_is_not_flat(method: str) -> None:
+    """1e-9 times an objective: the same minimum, multipliers 1e-9 times as large. It was "converged" at the start."""
+
+    def solve(size: float) -> Any:
+        program = lg.Program("small")
+        x = program.parameter("x", [3.0, -2.0])
+        y = program.state("y", guess=0.5)
+        program.constrain(y + 0.1 * y**3 == x[0] + x[1], name="c")
+        program.define("f", size * ((y - 1) ** 2 + x[0] ** 2 + y * x[0]))
+        return lg.minimize(program, "f", over=["x"], bounds={"x": (None, 0.9)}, method=method)
+
+    one, small = solve(1.0), solve(1e-9)
+    assert one.success and small.success, small.message
+    np.testing.assert_allclose(small.x["x"], one.x["x"], atol=1e-4)
+    assert small.fun == pytest.approx(1e-9 * one.fun, abs=1e-15)
+    assert float(small.multipliers["c"]) == pytest.approx(1e-9 * float(one.multipliers["c"]), rel=1e-3)
+    np.testing.assert_allclose(small.bound_multipliers["x"], 1e-9 * one.bound_multipliers["x"], atol=1e-13)
+    assert small.certificate.curvature == pytest.approx(1e-9 * one.certificate.curvature, rel=1e-3)
+    assert small.history["objective"][-1] == pytest.approx(small.fun, rel=1e-12)
+    assert float(small.states["f"]) == small.fun
+
+
+def test_an_objective_flat_at_the_start_alone_is_judged_where_it_ends() -> None:
+    program = lg.Program("well")
+    x = program.parameter("x", 1.0)
+    program.define("f", -lg.exp(-((x - 5.0) ** 2)))
+    result = lg.minimize(program, "f", over=["x"], method="reduced", tolerance=1e-10)
+    assert result.success, result.message
+    assert float(result.x["x"]) == pytest.approx(5.0, abs=1e-8)
+    assert result.certificate.curvature == pytest.approx(2.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ALL)
 def test_a_start_outside_the_domain_fails_at_once(method: str) -> None:
     program = lg.Program("log")
     x = program.parameter("x", -1.0)

@@ -139,6 +139,7 @@ def minimize(
     targets = _targets(equalities)
     limits = _limits(inequalities)
     problem = make_problem(program, output, over, bounds, targets, limits, _start(start), chosen.hidden)
+    problem = problem.weighted(problem.x0)
     if chosen.needs_square and not problem.square:
         raise DeclarationError(
             "method",
@@ -156,7 +157,7 @@ def minimize(
                     left = int(iterations) - record.before
                     ended = module.run(record.problem, record, tolerance, left, **more, **options)
                     ended = replace(ended, nit=ended.nit + record.before)
-                    certificate = certify(problem, ended.x, ended.lam, ended.z, tolerance)
+                    certificate = _certified(problem, ended, tolerance)
                     if ended.status in ("", "iterations", "stalled") and not certificate.minimum:
                         if falls_forever(problem, ended.x):
                             ended = replace(ended, status="unbounded")
@@ -173,8 +174,16 @@ def minimize(
             x, lam, z, nit = record.last or (problem.x0, np.zeros(problem.M), np.zeros(problem.N), 0)
             status = "stopped" if isinstance(stopped, Stop) else "time"
             ended = Ended(x, lam, z, nit, record.nfev, status)
-            certificate = certify(problem, ended.x, ended.lam, ended.z, tolerance)
+            certificate = _certified(problem, ended, tolerance)
         return _result(program, problem, method, ended, certificate, record, [*over], bounds, targets, limits)
+
+
+def _certified(problem: Problem, ended: Ended, tolerance: float) -> Optimality:
+    """The certificate of the end; an objective that was flat at the start alone is not taken by its size there."""
+    judged = problem.weighted(problem.x0, ended.x) if problem.weight != 1.0 else problem
+    share = judged.weight / problem.weight
+    certificate = certify(judged, ended.x, share * ended.lam, share * ended.z, tolerance)
+    return replace(certificate, curvature=certificate.curvature / judged.weight)
 
 
 def _beside(problem: Problem, x: Floats, lam: Floats, certificate: Optimality) -> Floats | None:
@@ -211,10 +220,11 @@ def _result(
     u, p = problem.full_states(x), problem.point(x)[1]
     states, parameters = f.split_states(u), f.split_parameters(p)
     z = np.zeros(f.n + f.m)
-    z[problem.states], z[f.n + problem.over] = ended.z[: problem.states.size], ended.z[problem.states.size :]
+    own_z, own_lam = ended.z / problem.weight, ended.lam / problem.weight
+    z[problem.states], z[f.n + problem.over] = own_z[: problem.states.size], own_z[problem.states.size :]
     by_state, by_parameter = f.split_states(z[: f.n]), f.split_parameters(z[f.n :])
     mu = np.zeros(f.n)
-    mu[problem.states[problem.fixed]] = ended.lam[problem.rows.size :]
+    mu[problem.states[problem.fixed]] = own_lam[problem.rows.size :]
     by_target = f.split_states(mu)
     given = [i.name for k, i in enumerate(program.states.items) if k in program.bounds]
     bounded = dict.fromkeys(_owner(program, name) for name in [*bounds, *limits, *given])
@@ -225,12 +235,14 @@ def _result(
         output=problem.output,
         method=method,
         x={name: parameters[name] for name in owned},
-        fun=float(problem.values(x)[0]),
+        fun=float(problem.values(x)[0]) / problem.weight,
         states={name: value for name, value in states.items() if name in declared},
         parameters=parameters,
         multipliers={
             name: value
-            for name, value in f.split_constraints(problem.all_multipliers(ended.lam)).items()
+            for name, value in f.split_constraints(
+                problem.all_multipliers(ended.lam) / problem.weight
+            ).items()
             if not name.startswith("‹")
         },
         equality_multipliers={

@@ -10,8 +10,9 @@ of `lagrad.minimize` is judged here, on the same figures.
     curvature          smallest eigenvalue of Zᵀ ∇²L Z, the columns of Z an orthonormal basis of the null space of the
                        active constraints' Jacobian: >= 0 at a minimum, > 0 at an isolated one
 
-Where it is zero, second order cannot tell a valley from a ridge (−x⁴) or a slope (x³): J is then looked at a tenth of x
-and less along such directions, at points that meet the constraints.
+A J whose slopes are below `problem.SMALL` where it starts and ends is brought to the order of 1 first. Where the
+curvature is zero, second order cannot tell a valley from a ridge (−x⁴) or a slope (x³): J is then looked at a tenth of
+x and less along such directions, at points that meet the constraints.
 
 Source: J. Nocedal, S. Wright, Numerical Optimization (2006), sections 12.3 to 12.5.
 """

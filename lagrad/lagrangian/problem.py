@@ -15,7 +15,7 @@ sees the objective itself, nonlinear as it is, not a straight line with a constr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 Bounds = Mapping[str, tuple[ArrayLike | None, ArrayLike | None]]
 
+SMALL = 1e-3  # slopes of an objective below which tolerances, which are for slopes of 1, would call it flat
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -51,6 +53,7 @@ class Problem:
     x0: Floats = field(repr=False)
     lower: Floats = field(repr=False)
     upper: Floats = field(repr=False)
+    weight: float = 1.0  # of J in all that follows, and with it of λ and z
 
     @property
     def N(self) -> int:
@@ -81,14 +84,14 @@ class Problem:
         return u, p
 
     def values(self, x: Floats) -> tuple[float, Floats]:
-        """(J, C (M,))."""
+        """(weight · J, C (M,))."""
         u, p = self.point(x)
         residual = self.f.residual(u, p)
         value = -residual[self.substituted] if self.substituted >= 0 else u[self.f.output]
-        return float(value), np.concatenate([residual[self.rows], x[self.fixed] - self.targets])
+        return self.weight * float(value), np.concatenate([residual[self.rows], x[self.fixed] - self.targets])
 
     def slopes(self, x: Floats) -> tuple[Floats, sp.csr_array]:
-        """(∇J (N,), A (M, N))."""
+        """(weight · ∇J (N,), A (M, N))."""
         full = self.f.jacobian(*self.point(x))
         A = full[:, self._columns]
         if self.substituted >= 0:
@@ -97,12 +100,13 @@ class Problem:
         else:
             gradient = np.zeros(self.N)
             gradient[np.flatnonzero(self.states == self.f.output)] = 1.0
+        gradient = self.weight * gradient
         if self.fixed.size:
             A = sp.vstack([A, self._unit_rows], format="csr")
         return gradient, sp.csr_array(A)
 
     def hessian(self, x: Floats, lam: Floats) -> sp.csr_array:
-        """∇²(J − λᵀC), (N, N)."""
+        """∇²(weight · J − λᵀC), (N, N)."""
         full = self.f.hessian(*self.point(x), self.all_multipliers(lam))
         return sp.csr_array(full[self._columns][:, self._columns])
 
@@ -111,7 +115,7 @@ class Problem:
         out = np.zeros(self.f.nc)
         out[self.rows] = lam[: self.rows.size]
         if self.substituted >= 0:
-            out[self.substituted] = 1.0
+            out[self.substituted] = self.weight
         return out
 
     def adjoint(self, x: Floats, lam: Floats, z: Floats) -> Floats | None:
@@ -158,8 +162,20 @@ class Problem:
         """u (n,), a substituted output with its value."""
         u, _ = self.point(x)
         if self.substituted >= 0:
-            u[self.f.output] = self.values(x)[0]
+            u[self.f.output] = self.values(x)[0] / self.weight
         return u
+
+    def unit(self, x: Floats) -> float:
+        """The size that slopes of J have about x: the largest of ∇J, and of what ∇²J makes of it over a way of |x|."""
+        gradient, _ = self.slopes(x)
+        bend = np.abs(self.hessian(x, np.zeros(self.M))) @ np.maximum(1.0, np.abs(x))
+        return float(max(np.abs(gradient).max(initial=0.0), bend.max(initial=0.0))) / self.weight
+
+    def weighted(self, *points: Floats) -> Problem:
+        """The same with J brought to the order of 1 where it is below `SMALL` at all these points."""
+        with np.errstate(all="ignore"):
+            unit = max(self.unit(x) for x in points)
+        return replace(self, weight=1.0 / unit if 1e-200 < unit < SMALL else 1.0)
 
 
 def make_problem(

@@ -103,8 +103,10 @@ class Reduced:
                 solution.check_finite(rows)
                 slopes = np.asarray(solution.total(rows, self.problem.over))
                 if np.isfinite(slopes).all():
-                    self.at.slopes = slopes
-                    self.at.values = solution.v[solution.layout.m + rows]
+                    weights = np.ones(rows.size)
+                    weights[0] = self.problem.weight
+                    self.at.slopes = weights[:, None] * slopes
+                    self.at.values = weights * solution.v[solution.layout.m + rows]
                     self.at.solution = solution
                     self.error = None
                     break
@@ -161,7 +163,7 @@ class Reduced:
         # a model of the output to step by, not a derivative to report
         product = at.solution.hvp(self.problem.output, self.problem.f.split_parameters(full), one_sided=True)
         parts = [np.ravel(product[name]) for name in self.problem.f.split_parameters(full)]
-        return np.concatenate(parts)[self.problem.over]
+        return self.problem.weight * np.concatenate(parts)[self.problem.over]
 
     # -- the whole problem at y -----------------------------------------------------------------------------
     def whole(self, at: _Point) -> tuple[Floats, Floats, Floats]:

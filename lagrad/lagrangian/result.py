@@ -131,7 +131,7 @@ class Recorder:
         self.last = (x.copy(), lam.copy(), z.copy(), iteration)
         with np.errstate(all="ignore"):
             first = residuals(self.problem, x, lam, z)
-            value = self.problem.values(x)[0]
+            value = self.problem.values(x)[0] / self.problem.weight
             distance = self._distance(x, lam, z) if adjoint else np.nan
         record = Record(iteration, value, first.feasibility, first.stationarity, distance, self.watch.seconds)
         self.records.append(record)
