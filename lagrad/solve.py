@@ -42,6 +42,8 @@ FLAT_FROM = 256  # explicit rows from which on a solution is differentiated as f
 LONG = 1000  # Newton iterations of a small block between two looks at the clock, and at a person's Ctrl-C
 WORST = 3  # residuals that a message names
 JACOBIAN = 2.4  # one evaluation of all partials, in evaluations of R alone (9241 buses: 4.8 ms and 2.0 ms)
+# Of the largest relative move of a state: one that moved less is not asked what that did to the Jacobian.
+FLOOR = 1e-3
 CLOSE = 1e-6  # relative length of a Newton step from which on vanishing terms are looked for
 CLIMBED_FROM = (forward.TOO_MANY_ITERATIONS, forward.SINGULAR_ITERATE, forward.STALLED)
 
@@ -820,7 +822,7 @@ class _LargeNewton:
         damping, contraction, expected = 1.0, 1.0, np.inf
         if self.near is not None and self.near.status == REGULAR and not self.within(exact):
             # warm: factors from a solution nearby may do, if one step on them leaves little of the next
-            self.factor, before = self.near, self.u.copy()
+            self.factor, before, at_hand = self.near, self.u.copy(), False
             weight = np.maximum(np.abs(before), scale)
             step = self.solve(-self.residual[self.rows])
             length = float((np.abs(step) / weight).max())
@@ -829,14 +831,17 @@ class _LargeNewton:
                 after = float((np.abs(correction) / weight).max())
                 if after <= CHORD * length:
                     self.gain = after / length
-                    if self.keep(correction, after, weight):
-                        return forward.SOLVED, 1
+                    origin, solved = before, self.keep(correction, after, weight)
                     before = self.u.copy()
-                    # Each step on factors of a regular matrix left this much of the step before: no multiple root
-                    # does that, and none is looked for at the point where the next step ends.
-                    contraction = self.gain
-            self.u[:] = before
-            self.evaluate()
+                    if (solved or self.evaluate()) and self.unbent(before - origin, weight):
+                        if solved:
+                            return forward.SOLVED, 1
+                        # No root is multiple that the next step finds where factors still serve as well as this.
+                        contraction = self.gain
+                    at_hand = True
+            if not at_hand:
+                self.u[:] = before
+                self.evaluate()
             self.factor = None
         for it in range(options.max_iterations + 1):
             if self.within(exact):
@@ -924,6 +929,17 @@ class _LargeNewton:
         steps = more_steps(self.left(step), self.gain, 0.25 * forward.EPS)
         residual = self.layout.machine.group_operations[self.group] / self.factor.entries
         return 0.5 * steps * (1.0 + residual) < self.factor.price + JACOBIAN * residual
+
+    def unbent(self, moved: Floats, weight: Floats) -> bool:
+        """Whether along `moved`, the way from where the factor at hand is of, the Jacobian here is still that matrix.
+
+        How much a step leaves of the next tells of the mean Jacobian on the way alone. Where the step ends, the
+        Jacobian may vanish: (y - a) (y - a - p) is linear from the root at a + 1, p = 1, to the double one at a, p = 0.
+        State by state, because one that moves farther than others must not speak for them.
+        """
+        here = self.solve(_times(self.block, self.layout, self.entries, moved))
+        floor = FLOOR * float((np.abs(moved) / weight).max()) * weight
+        return bool((np.abs(here - moved) <= forward.BENT * np.maximum(np.abs(moved), floor)).all())
 
     def keep(self, correction: Floats, after: float, weight: Floats) -> bool:
         """Steps on the factor at hand, `correction` first, of length `after`, while each is far shorter than the last.
