@@ -8,6 +8,7 @@ where there is work for several threads they share the lanes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from lagrad.threads import cores
 
 PROBE = 32  # lanes that one thread solves before others are asked for
 THREADS_PAY = 2e-3  # seconds of work left from which on they are: starting them takes a tenth of that
+PATIENCE = 0.1  # seconds, about, that a piece of the lanes takes at most
 PIECES = 4  # for each thread, so that lanes which take long are shared out
 
 
@@ -124,18 +126,31 @@ def solve_many(
 
 
 def _share(run: Callable[[slice], None], lanes: int, threads: int) -> None:
-    """`run` all lanes, the first few here and what is left on several threads, if it is worth starting them."""
+    """`run` all lanes, the first few here and what is left on several threads, if it is worth starting them.
+
+    In pieces short enough for a person's Ctrl-C to be heard between them; what has not begun by then does not begin.
+    """
     first = min(lanes, PROBE)
     begun = time.perf_counter()
     run(slice(0, first))
-    left = (time.perf_counter() - begun) / first * (lanes - first)
-    if threads == 1 or left < THREADS_PAY:
-        run(slice(first, lanes))
+    each = max((time.perf_counter() - begun) / first, 1e-9)
+    pieces = math.ceil((lanes - first) * each / PATIENCE)
+    alone = threads == 1 or each * (lanes - first) < THREADS_PAY
+    if not alone:
+        pieces = max(pieces, PIECES * threads)
+    cuts = np.linspace(first, lanes, 1 + max(1, min(pieces, lanes - first))).astype(int).tolist()
+    parts = [slice(*ends) for ends in pairwise(cuts)]
+    if alone:
+        for part in parts:
+            run(part)
         return
-    cuts = np.linspace(first, lanes, 1 + min(PIECES * threads, lanes - first)).astype(int).tolist()
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(run, slice(*ends)) for ends in pairwise(cuts)]:
-            done.result()
+        try:
+            for done in [pool.submit(run, part) for part in parts]:
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _points(layout: Layout, parameters: Mapping[str, ArrayLike]) -> Floats:

@@ -2,6 +2,8 @@
 
 import pickle
 import threading
+import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +92,29 @@ def test_little_work_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     system.solve_many({"z": z}, of=["obj"])  # what has to be compiled or loaded, is
     monkeypatch.setattr(batch, "ThreadPoolExecutor", refuse)
     assert system.solve_many({"z": z}, of=["obj"], threads=8).ok.all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_interrupt_is_heard_between_pieces_of_the_lanes(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    system = lg.build(sellar())
+    z = np.tile([5.0, 2.0], (400, 1))
+    whole, pieces = batch.solve_lanes, []
+
+    def interrupted(*arguments: Any) -> None:
+        pieces.append(None)
+        if len(pieces) == 3:
+            raise KeyboardInterrupt
+        time.sleep(0.005 * (len(pieces) > 3))
+        whole(*arguments)
+
+    monkeypatch.setattr(batch, "solve_lanes", interrupted)
+    monkeypatch.setattr(batch, "PATIENCE", 1e-9)
+    monkeypatch.setattr(batch, "THREADS_PAY", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        system.solve_many({"z": z}, threads=threads)
+    assert 3 <= len(pieces) < 100
 
 
 def test_batches_that_make_no_sense_are_refused() -> None:
