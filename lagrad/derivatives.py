@@ -301,10 +301,13 @@ class Differentiator:
 
         def certificate() -> Certificate:
             value = correction = None
+            hidden = 0.0
             if mode == "adjoint" and x.ndim == 1:
                 seeded = np.flatnonzero(rhs)
                 value = float(rhs[seeded] @ at.v[layout.m + seeded])
                 correction = float(x @ at.residual)
+                used = np.flatnonzero(x)
+                hidden = EPS * float(np.abs(x[used]) @ at.magnitude[used])
             return certify(
                 layout,
                 at.residual,
@@ -315,6 +318,7 @@ class Differentiator:
                 value,
                 correction,
                 partial(kink_names, at),
+                hidden,
             )
 
         return certificate

@@ -368,3 +368,42 @@ def test_functions_can_be_asked_strictly(name: str) -> None:
         np.testing.assert_array_equal(call(distance, beside, strict=strict), call(distance, beside))
     with pytest.raises(DeclarationError, match="strict"):
         call(distance, beside, strict="very")
+
+
+# -- the claimed error of a value ------------------------------------------------------------------------------
+def test_a_value_is_no_surer_than_what_rounding_hides() -> None:
+    """R is 0 for any y within 2e-6 of p: that it reads 0 says nothing."""
+    program = lg.Program("hidden")
+    p = program.parameter("p", 0.3)
+    y = program.state("y", guess=0.3 + 2e-7)
+    program.constrain(1.0 + 1e-10 * (y - p) - 1.0 == 0.0)
+    solution = lg.build(program).solve()
+    certificate = solution.gradient("y").certificate
+    assert certificate.error is not None
+    assert abs(solution["y"] - 0.3) <= certificate.error < 1e-5
+    assert f"output error about {certificate.error:.1e}" in str(certificate)
+
+
+@pytest.mark.parametrize("condition", [1e0, 1e4, 1e8, 1e12])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_claimed_error_of_a_value_holds(seed: int, condition: float) -> None:
+    """y = A⁻¹ p and J = Σ w y, in fractions."""
+    random = np.random.default_rng(seed)
+    n = 4
+    left, right = (np.linalg.qr(random.standard_normal((n, n)))[0] for _ in range(2))
+    a = left @ np.diag(np.logspace(0.0, -np.log10(condition), n)) @ right
+    w, p0 = random.standard_normal(n), random.standard_normal(n)
+    program = lg.Program("linear")
+    p = program.parameter("p", p0)
+    y = program.state("y", guess=np.zeros(n))
+    program.constrain(a @ y == p)
+    program.define("J", lg.sum(w * y))
+    solution = lg.build(program).solve()
+    certificate = solution.gradient("J").certificate
+    with mpmath.workdps(60):
+        exact = mpmath.lu_solve(mpmath.matrix(a.tolist()), mpmath.matrix(p0.tolist()))
+        off = abs(mpmath.fdot(w.tolist(), exact) - mpmath.mpf(float(solution["J"])))
+        size = float(mpmath.norm(exact))
+    assert certificate.error is not None
+    assert off <= certificate.error
+    assert certificate.error <= 1e-13 * condition * max(1.0, size)
