@@ -42,8 +42,8 @@ class Certificate:
     linear_residual   componentwise backward error of the adjoint or tangent solve; None for a solution
     value, corrected  J and J − λᵀ R, the value with the residual's effect taken out to first order (Griewank
                       and Faure); for a single adjoint only
-    error             |λᵀ R| + eps |λ|ᵀ magnitude: what the correction changed, and to first order the most that rounding
-                      in the constraints can hide; a bound of the error of J
+    error             |λᵀ R| + eps |λ|ᵀ magnitude: what the correction changed, and to first order the most that
+                      rounding in the constraints can hide; a bound of the error of J
     sensitivity       eps / rcond: an estimate of the relative error that rounding leaves in the derivative
     kinks             names of the constraints that sit on a kink; computed when read
     gradient_error    how far each derivative may be off, absolutely; computed when read
@@ -197,7 +197,10 @@ def certify(
     linear_residual: float | None = None, value: float | None = None, correction: float | None = None,
     kinks: Callable[[], list[str]] | None = None, hidden: float = 0.0,
 ) -> Certificate:  # fmt: skip
-    """Put the figures together; `correction` is λᵀ R, `hidden` what rounding hides of it; `kinks` gives the names, when they are asked for."""
+    """Put the figures together.
+
+    `correction` is λᵀ R, `hidden` what rounding hides of it; `kinks` gives the names, when they are asked for.
+    """
     scaled = scaled_residual(residual, magnitude)
     blocks = per_block(layout.ptr, scaled)
     worst = int(np.argmin(rcond)) if rcond.size else -1
