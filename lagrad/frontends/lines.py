@@ -60,7 +60,7 @@ def assignment(frame: FrameType | None) -> tuple[FrameType, str] | None:
     Of `return x * y` it is what the caller assigns the result to. The name may be an attribute's.
     """
     while frame is not None and not is_ours(frame.f_code.co_filename):
-        name = _kept_stores(frame.f_code).get(frame.f_lasti)
+        name = _stores(frame.f_code).get(frame.f_lasti)
         if name is None:
             return None
         if name != _RETURN:
@@ -82,19 +82,7 @@ def source_of(code: CodeType, lasti: int) -> tuple[int, str, str]:
     return line, text.strip(), part.strip() + ("" if end_line == line else " …")
 
 
-_KEPT: Final[dict[int, tuple[CodeType, dict[int, str]]]] = {}
-
-
-def _kept_stores(code: CodeType) -> dict[int, str]:
-    """`_stores`, once per code object: by identity, as hashing and comparing one goes through all its instructions."""
-    kept = _KEPT.get(id(code))
-    if kept is None:
-        if len(_KEPT) >= 1024:
-            _KEPT.clear()
-        kept = _KEPT[id(code)] = code, _stores(code)  # holding the code keeps its id from being given again
-    return kept[1]
-
-
+@lru_cache(1024)
 def _stores(code: CodeType) -> dict[int, str]:
     """Offset of an instruction -> the name that the next one stores its result in, or _RETURN."""
     out: dict[int, str] = {}
