@@ -54,6 +54,7 @@ STRICT_LIMIT = 1e-6  # relative error that strict=True allows
 FEW_COLUMNS = 4  # parameters up to which a Hessian is computed column by column
 PANEL = 8  # right-hand sides that go through a large block together
 SLICE = 1 << 22  # numbers in one slice of right-hand sides: 32 MB
+AS_WRITTEN = {"powc": "x**c"}  # primitives that nobody writes by name
 
 
 class Derivatives(dict[Any, Any]):
@@ -484,8 +485,8 @@ class Differentiator:
                 raise KinkError(
                     block,
                     *layout.block_names(block),
-                    f"{primitive} in constraint {layout.row_name(row)} sits on a kink there, where its derivative is "
-                    "one-sided: no second derivative exists.",
+                    f"{AS_WRITTEN.get(primitive, primitive)} in constraint {layout.row_name(row)} sits on a kink "
+                    "there, where its derivative is one-sided: no second derivative exists.",
                     "Move the parameters off that point, or write it with functions that are smooth there. "
                     "one_sided=True gives what the rules of the table of primitives make of it.",
                 )

@@ -316,6 +316,7 @@ def radius_used_twice(x: Any) -> Any:
         (radius_used_twice, np.zeros(2), "hypot"),
         (lambda x: np.abs(x * x), 0.0, "abs"),  # does not move to first order
         (lambda x: x * np.abs(x), 0.0, "abs"),
+        (lambda x: x**2.5, 0.0, r"x\*\*c"),
         (lambda x: np.maximum(x, 0.0) ** 2, 0.0, "maximum"),
         (lambda x: lg.where(x > 0.5, x**3, x), 0.5, "less"),
         (lambda x: lg.where(x > 0.0, x**3, np.abs(x - 1.0)), -0.0 + 1.0, None),
