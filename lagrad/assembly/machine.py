@@ -505,8 +505,10 @@ def _jacobian(first, last, segments, tapes, terms, reg, adj, size, v, out, magni
 @kernel
 def rows_jacobian(start, stop, tapes, terms, rows, nnz_u, reg, adj, v, out, magnitude, data):
     """R, magnitude and partials of rows [start, stop), row-major. reg, adj: (registers,) scratch."""
-    data[rows.a_ptr[start] : rows.a_ptr[stop]] = 0.0
-    data[nnz_u + rows.b_ptr[start] : nnz_u + rows.b_ptr[stop]] = 0.0
+    for e in range(rows.a_ptr[start], rows.a_ptr[stop]):
+        data[e] = 0.0
+    for e in range(nnz_u + rows.b_ptr[start], nnz_u + rows.b_ptr[stop]):
+        data[e] = 0.0
     for r in range(start, stop):
         total = 0.0
         size = 0.0
