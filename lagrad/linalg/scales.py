@@ -5,6 +5,7 @@ them nowhere. Knows no factors.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,9 @@ def power_of_two(scale: float) -> float:
     if not (0.0 < scale < math.inf):
         return 1.0
     bits = np.float64(scale).view(np.int64)  # 12 ns less than frexp and ldexp
-    exponent = (bits >> 52) - 1023 + ((bits & MANTISSA) >= MIDDLE)
-    return np.int64((min(max(exponent, -500), 500) + 1023) << 52).view(np.float64)
+    exponent: Any = (bits >> 52) - 1023 + ((bits & MANTISSA) >= MIDDLE)
+    power: float = np.int64((min(max(exponent, -500), 500) + 1023) << 52).view(np.float64)
+    return power
 
 
 @kernel
