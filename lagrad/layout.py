@@ -35,8 +35,8 @@ WORK = 2e8  # operations between two stops of compiled code
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Layout:
-    """n states and rows in block order (hidden ones included), m parameters; v = [p, u]."""
+class Names:
+    """What a program declared when it was built: n_states states, n_parameters parameters, their names and places."""
 
     name: str
     graph: Graph
@@ -46,6 +46,80 @@ class Layout:
     n_parameters: int
     n_states: int  # declared and defined states; hidden ones come after
     n_constraints: int  # declared constraints and definitions
+
+    # -- positions of names ------------------------------------------------------------------------------
+    def parameter_items(self) -> Iterable[Declared]:
+        """The parameters of the program when it was built."""
+        return (i for i in self.parameters.items if i.start + i.size <= self.n_parameters)
+
+    def state_items(self) -> Iterable[Declared]:
+        """The states and definitions of the program when it was built."""
+        return (i for i in self.states.items if i.start + i.size <= self.n_states)
+
+    def constraint_items(self) -> Iterable[Declared]:
+        """The constraints and definitions of the program when it was built."""
+        return (i for i in self.constraints.items if i.start + i.size <= self.n_constraints)
+
+    def find(
+        self, registry: Registry, count: int, name: Any, role: str
+    ) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+        """Scalar indices and shape of "name" or "name[1,2]"."""
+        item = registry.by_name.get(name) if isinstance(name, str) else None
+        if item is not None and item.start + item.size <= count:
+            return np.arange(item.start, item.start + item.size), item.shape
+        if isinstance(name, str) and name.endswith("]") and "[" in name:
+            base, _, inside = name[:-1].rpartition("[")  # the name itself may be "w[0]", of a traced function
+            item = registry.by_name.get(base)
+            if item is not None and item.start + item.size <= count:
+                try:
+                    index = tuple(int(k) for k in inside.split(","))
+                    if len(index) != len(item.shape):
+                        raise ValueError
+                    offset = np.arange(item.size).reshape(item.shape)[index]
+                except (ValueError, IndexError):
+                    raise ShapeError(name, f"index [{inside}]", f"an index into {item.shape}") from None
+                return np.array([item.start + int(offset)]), ()
+        known = [i.name for i in registry.items if i.start + i.size <= count]
+        raise UnknownNameError(name if isinstance(name, str) else repr(name), role, known)
+
+    def find_parameter(self, name: Any) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+        """Positions in p and shape of a parameter or some of its elements, by name or as the Program gave it."""
+        if isinstance(name, Expression):
+            return self._leaves(name, PARAMETER, self.n_parameters, "parameters"), name.shape
+        return self.find(self.parameters, self.n_parameters, name, "parameter")
+
+    def find_state(self, name: Any) -> tuple[NDArray[np.int64], tuple[int, ...]]:
+        """Scalar indices, in order of declaration, and shape of a state, a definition or some of their elements.
+
+        By name ("y", "y[2]") or as the expression that the Program gave for it (y, y[2], y[1:]).
+        """
+        if isinstance(name, Expression):
+            return self._leaves(name, STATE, self.n_states, "states and definitions"), name.shape
+        return self.find(self.states, self.n_states, name, "state or definition")
+
+    def _leaves(self, x: Expression, code: int, count: int, role: str) -> NDArray[np.int64]:
+        """Scalar indices of the leaves that `x` is an array of."""
+        ids, graph = x.array_ids.ravel().tolist(), self.graph
+        if x.graph is not graph or any(graph.code[i] != code for i in ids):
+            raise DeclarationError(
+                "an expression in place of a name",
+                f"it must be made of this program's {role}.",
+                "Name it before building: program.define('name', expression).",
+            )
+        index = np.array([graph.a[i] for i in ids], dtype=np.int64)
+        if index.size and int(index.max()) >= count:
+            raise DeclarationError(
+                "an expression in place of a name",
+                "it was declared after the System was built.",
+                "Build again.",
+            )
+        return index
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Layout(Names):
+    """n states and rows in block order (hidden ones included), m parameters; v = [p, u]."""
+
     hidden: Index  # graph node of each hidden state
     machine: Machine
     ptr: Index  # (n_blocks+1,) positions of each block
@@ -175,55 +249,12 @@ class Layout:
         return bool(self.machine.col_order[position] >= self.n_states)
 
     # -- positions of names ------------------------------------------------------------------------------
-    def parameter_items(self) -> Iterable[Declared]:
-        """The parameters of the program when it was built."""
-        return (i for i in self.parameters.items if i.start + i.size <= self.n_parameters)
-
-    def state_items(self) -> Iterable[Declared]:
-        """The states and definitions of the program when it was built."""
-        return (i for i in self.states.items if i.start + i.size <= self.n_states)
-
-    def constraint_items(self) -> Iterable[Declared]:
-        """The constraints and definitions of the program when it was built."""
-        return (i for i in self.constraints.items if i.start + i.size <= self.n_constraints)
-
-    def find(
-        self, registry: Registry, count: int, name: Any, role: str
-    ) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-        """Scalar indices and shape of "name" or "name[1,2]"."""
-        item = registry.by_name.get(name) if isinstance(name, str) else None
-        if item is not None and item.start + item.size <= count:
-            return np.arange(item.start, item.start + item.size), item.shape
-        if isinstance(name, str) and name.endswith("]") and "[" in name:
-            base, _, inside = name[:-1].rpartition("[")  # the name itself may be "w[0]", of a traced function
-            item = registry.by_name.get(base)
-            if item is not None and item.start + item.size <= count:
-                try:
-                    index = tuple(int(k) for k in inside.split(","))
-                    if len(index) != len(item.shape):
-                        raise ValueError
-                    offset = np.arange(item.size).reshape(item.shape)[index]
-                except (ValueError, IndexError):
-                    raise ShapeError(name, f"index [{inside}]", f"an index into {item.shape}") from None
-                return np.array([item.start + int(offset)]), ()
-        known = [i.name for i in registry.items if i.start + i.size <= count]
-        raise UnknownNameError(name if isinstance(name, str) else repr(name), role, known)
-
-    def find_parameter(self, name: Any) -> tuple[NDArray[np.int64], tuple[int, ...]]:
-        """Positions in p and shape of a parameter or some of its elements, by name or as the Program gave it."""
-        if isinstance(name, Expression):
-            return self._leaves(name, PARAMETER, self.n_parameters, "parameters"), name.shape
-        return self.find(self.parameters, self.n_parameters, name, "parameter")
-
     def find_output(self, name: Any) -> tuple[NDArray[Any], tuple[int, ...]]:
         """Positions in u (block order) and shape of a state, a definition or some of their elements.
 
         By name ("y", "y[2]") or as the expression that the Program gave for it (y, y[2], y[1:]).
         """
-        if isinstance(name, Expression):
-            index = self._leaves(name, STATE, self.n_states, "states and definitions")
-            return self.machine.col_position[index], name.shape
-        index, shape = self.find(self.states, self.n_states, name, "state or definition")
+        index, shape = self.find_state(name)
         return self.machine.col_position[index], shape
 
     def find_value(self, name: Any) -> tuple[NDArray[Any], tuple[int, ...]]:
@@ -238,24 +269,6 @@ class Layout:
             return self.find_parameter(name)
         position, shape = self.find_output(name)
         return self.m + position, shape
-
-    def _leaves(self, x: Expression, code: int, count: int, role: str) -> NDArray[np.int64]:
-        """Scalar indices of the leaves that `x` is an array of."""
-        ids, graph = x.array_ids.ravel().tolist(), self.graph
-        if x.graph is not graph or any(graph.code[i] != code for i in ids):
-            raise DeclarationError(
-                "an expression in place of a name",
-                f"it must be made of this program's {role}.",
-                "Name it before building: program.define('name', expression).",
-            )
-        index = np.array([graph.a[i] for i in ids], dtype=np.int64)
-        if index.size and int(index.max()) >= count:
-            raise DeclarationError(
-                "an expression in place of a name",
-                "it was declared after the System was built.",
-                "Build again.",
-            )
-        return index
 
     # -- numbers in --------------------------------------------------------------------------------------
     def parameter_vector(self, given: Mapping[str, ArrayLike] | None) -> Floats:

@@ -2,8 +2,9 @@
 
 Takes a layout, names of outputs and parameters; gives a callable for loops and optimisers. It holds the last
 solution, so one instance belongs to one thread. A system without large blocks is solved and differentiated in
-one call into compiled code (`assembly.whole`), a system of explicit rows only as flat code (`assembly.flat`);
-whatever they decline goes the ordinary way, which says why.
+one call into compiled code (`assembly.whole`), a system of explicit rows only as flat code (`assembly.flat`),
+straight from its graph where that is possible (`assembly.straight`); whatever they decline goes the ordinary way,
+which says why.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lagrad.assembly.forward import Scratch
 from lagrad.assembly.whole import DONE, Room, solve_and_differentiate
+from lagrad.built import Built
 from lagrad.certificate import BACKWARD_LIMIT, RCOND_LIMIT, RESIDUAL_LIMIT
 from lagrad.errors import ConvergenceError, DeclarationError, EvaluationError, ShapeError
 from lagrad.kernel import specialised
@@ -51,24 +53,21 @@ def consecutive(index: NDArray[Any]) -> NDArray[Any] | slice:
 
 
 class _Explicit:
-    """Outputs at `rows` and their derivatives by parameters `cols` for a layout of explicit rows only.
+    """Some states and their derivatives by parameters `cols`, where flat code computes all states.
 
     What `certificate` limits holds by construction: R = 0 exactly, pivots are 1, and a multiplier is one sum of
     products. That every number is finite and every state within its bounds is looked at; None where it is not so.
     """
 
-    def __init__(self, layout: Layout, flat: FlatCode, rows: NDArray[Any], cols: NDArray[Any]) -> None:
-        self.layout, self.flat, self.rows, self.cols = layout, flat, rows, cols
+    def __init__(
+        self, flat: FlatCode, states: NDArray[Any], cols: NDArray[Any], lower: Floats, upper: Floats
+    ) -> None:
+        self.flat, self.cols, self.lower, self.upper = flat, cols, lower, upper
         self.part = consecutive(cols)
-        self.slots = flat.where[rows]
+        self.slots = flat.where[states]
         self.reg = flat.values()
         self.adj = np.empty(0)
         self.inside = True  # whether the last values had all their derivatives
-
-    @staticmethod
-    def of(layout: Layout, rows: NDArray[Any], cols: NDArray[Any]) -> _Explicit | None:
-        """None where a block is not explicit."""
-        return None if layout.flat is None else _Explicit(layout, layout.flat, rows, cols)
 
     def value(self, p: Floats) -> Floats | None:
         """The outputs (k,)."""
@@ -76,10 +75,9 @@ class _Explicit:
         finite, self.inside = self.flat.evaluate(self.reg)
         if not (finite and np.isfinite(p).all()):
             return None
-        lower, upper = self.layout.lower, self.layout.upper
-        if lower.size:
+        if self.lower.size:
             u = self.reg[self.flat.where]
-            if not ((lower <= u) & (u <= upper)).all():
+            if not ((self.lower <= u) & (u <= self.upper)).all():
                 return None
         return self.reg[self.slots]
 
@@ -90,7 +88,7 @@ class _Explicit:
             return None
         if not self.adj.size:
             self.adj = np.zeros(self.reg.size)
-        adj, out = self.adj, np.empty((self.rows.size, self.cols.size))
+        adj, out = self.adj, np.empty((self.slots.size, self.cols.size))
         for t, slot in enumerate(self.slots.tolist()):
             adj[slot] = 1.0
             certain = self.flat.pull(self.reg, adj)
@@ -110,48 +108,105 @@ class SystemFunction:
 
     def __init__(
         self,
-        layout: Layout,
+        built: Built,
         of: Sequence[str],
         wrt: Sequence[str] | None,
         options: Options,
         warm: bool = True,
     ) -> None:
-        self.layout = layout
-        self._keep = warm
+        names = built.names
         self.of = several(of)
-        self.wrt = [i.name for i in layout.parameter_items()] if wrt is None else several(wrt)
-        outputs = [layout.find_output(name)[0] for name in self.of]
-        inputs = [layout.find_parameter(name)[0] for name in self.wrt]
-        self._rows: NDArray[Any] = np.concatenate([np.empty(0, np.int64), *outputs])
+        self.wrt = [i.name for i in names.parameter_items()] if wrt is None else several(wrt)
+        outputs = [names.find_state(name)[0] for name in self.of]
+        inputs = [names.find_parameter(name)[0] for name in self.wrt]
+        states: NDArray[Any] = np.concatenate([np.empty(0, np.int64), *outputs])
         self._cols: NDArray[Any] = np.concatenate([np.empty(0, np.int64), *inputs])
         if np.unique(self._cols).size < self._cols.size:
             raise DeclarationError("wrt", "a parameter is named twice.", "Name each once.")
         self._part = consecutive(self._cols)
+        self._p = built.values.copy()
+        self._built, self._states, self._options, self._warm = built, states, options, warm
+        flat, free = built.straight, np.empty(0)  # no state has a bound
+        self._straight = None if flat is None else _Explicit(flat, states, self._cols, free, free)
+        self._made = None if self._straight else self._make()
+
+    def __repr__(self) -> str:
+        of, wrt = (", ".join(str(name) for name in names) for names in (self.of, self.wrt))
+        return f"SystemFunction: ({wrt}) -> ({of}) and its Jacobian"
+
+    @property
+    def layout(self) -> Layout:
+        """Rows, blocks and the machine of the system."""
+        return self._built.layout
+
+    def _make(self) -> _Ordinary:
+        return _Ordinary(self._built.layout, self._states, self._cols, self._options, self._warm)
+
+    @property
+    def _ordinary(self) -> _Ordinary:
+        """For what straight code declines, and where there is none."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def solution(self, p: ArrayLike) -> Solution:
+        """The Solution at p, warm-started from the last; from the guesses if that fails."""
+        return self._ordinary.solution(self._given(p))
+
+    def value(self, p: ArrayLike) -> Floats:
+        """The outputs (k,) at p."""
+        given = self._given(p)
+        found = None if self._straight is None else self._straight.value(given)
+        return self._ordinary.value(given) if found is None else found
+
+    def __call__(self, p: ArrayLike) -> tuple[Floats, Floats]:
+        given = self._given(p)
+        found = None if self._straight is None else self._straight.value_and_jacobian(given)
+        return self._ordinary.value_and_jacobian(given) if found is None else found
+
+    def _given(self, p: ArrayLike) -> Floats:
+        """All parameters (m,), those that were asked for from p. Not to be kept."""
+        try:
+            values = np.asarray(p, dtype=np.float64).ravel()
+        except (TypeError, ValueError):
+            raise DeclarationError(
+                "the argument of a system function", f"{p!r:.60} is not an array of real numbers."
+            ) from None
+        if values.size != self._cols.size:
+            raise ShapeError("the argument of a system function", values.shape, (self._cols.size,))
+        self._p[self._part] = values
+        return self._p
+
+
+class _Ordinary:
+    """Outputs and their derivatives by way of the layout: compiled in one piece where no block is large."""
+
+    def __init__(
+        self, layout: Layout, states: NDArray[Any], cols: NDArray[Any], options: Options, keep: bool
+    ) -> None:
+        self._layout, self._cols, self._options, self._keep = layout, cols, options, keep
+        self._rows = layout.machine.col_position[states]
         self._at = layout.m + self._rows
         self._v = np.concatenate([layout.values, layout.guess])  # parameters and last solution
         self._spare = self._v.copy()
         self._warm = False
-        self._options = options
         self._arguments: tuple[Any, ...] = ()
         self._code: Callable[..., int] | None = None
-        self._flat = _Explicit.of(layout, self._rows, self._cols)
-        if not self._flat and not layout.pattern.large:
+        self._flat = None
+        if layout.flat is not None:
+            self._flat = _Explicit(layout.flat, self._rows, cols, layout.lower, layout.upper)
+        elif not layout.pattern.large:
             machine, pattern, k = layout.machine, layout.pattern, self._rows.size
             self._arguments = compiled_arguments(layout, options)
             self._room = Room.of(
                 machine.n, machine.m, layout.kind.size, k, machine.nnz, int(pattern.packed[-1])
             )
 
-    def __repr__(self) -> str:
-        of, wrt = (", ".join(str(name) for name in names) for names in (self.of, self.wrt))
-        return f"SystemFunction: ({wrt}) -> ({of}) and its Jacobian"
-
-    def solution(self, p: ArrayLike) -> Solution:
-        """The Solution at p, warm-started from the last; from the guesses if that fails."""
-        layout = self.layout
-        self._set(p)
-        full = self._v[: layout.m].copy()
-        if np.isnan(full).any() or not np.isfinite(full).all():
+    def solution(self, p: Floats) -> Solution:
+        """The Solution at p (m,), warm-started from the last; from the guesses if that fails."""
+        layout = self._layout
+        full = p.copy()
+        if not np.isfinite(full).all():
             full = layout.parameter_vector(layout.split_parameters(full))  # says which parameter, and raises
         solved = None
         if self._warm:
@@ -165,11 +220,10 @@ class SystemFunction:
         self._warm = self._keep
         return solved
 
-    def value(self, p: ArrayLike) -> Floats:
-        """The outputs (k,) at p."""
+    def value(self, p: Floats) -> Floats:
+        """The outputs (k,) at p (m,)."""
         if self._flat:
-            self._set(p)
-            found = self._flat.value(self._v[: self.layout.m])
+            found = self._flat.value(p)
             if found is not None:
                 return found
         out = np.empty((0, self._cols.size))
@@ -179,10 +233,10 @@ class SystemFunction:
         solution.check_finite(self._rows)
         return solution.v[self._at]
 
-    def __call__(self, p: ArrayLike) -> tuple[Floats, Floats]:
+    def value_and_jacobian(self, p: Floats) -> tuple[Floats, Floats]:
+        """The outputs (k,) and their derivatives (k, columns)."""
         if self._flat:
-            self._set(p)
-            both = self._flat.value_and_jacobian(self._v[: self.layout.m])
+            both = self._flat.value_and_jacobian(p)
             if both is not None:
                 return both
         out = np.empty((self._rows.size, self._cols.size))
@@ -195,24 +249,14 @@ class SystemFunction:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_code": None}  # machine code stays in its process
 
-    def _set(self, p: ArrayLike) -> None:
-        try:
-            values = np.asarray(p, dtype=np.float64).ravel()
-        except (TypeError, ValueError):
-            raise DeclarationError(
-                "the argument of a system function", f"{p!r:.60} is not an array of real numbers."
-            ) from None
-        if values.size != self._cols.size:
-            raise ShapeError("the argument of a system function", values.shape, (self._cols.size,))
-        self._v[self._part] = values
-
-    def _compiled(self, p: ArrayLike, rows: NDArray[Any], out: Floats) -> bool:
+    def _compiled(self, p: Floats, rows: NDArray[Any], out: Floats) -> bool:
         """Solve, and fill `out`, in compiled code; False where the ordinary way has to decide."""
-        self._set(p)
         if not self._arguments or (self._keep and not self._warm):
             return False
+        m = self._layout.m
         if not self._keep:
-            self._v[self.layout.m :] = self.layout.guess
+            self._v[m:] = self._layout.guess
+        self._v[:m] = p
         np.copyto(self._spare, self._v)
         given = (*self._arguments, not self._keep, rows, self._cols, self._room, self._v, out)
         if self._code is None:

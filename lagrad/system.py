@@ -7,19 +7,23 @@ leaves nothing behind in it but counters.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lagrad.assembly.lower import Lowered, lower
 from lagrad.assembly.machine import assemble, incidence
+from lagrad.assembly.straight import Straight
 from lagrad.batch import Batch, solve_many
+from lagrad.built import Built
 from lagrad.continuation import Branch, Path, read_path, solve_from, trace
 from lagrad.diagnosis import Diagnosis, diagnose_system
 from lagrad.errors import ConvergenceError, DeclarationError, EvaluationError, StructuralError
 from lagrad.expr.text import hidden_name
-from lagrad.layout import Floats, Layout, by_name, numbers
+from lagrad.layout import Floats, Index, Layout, Names, by_name, numbers
 from lagrad.linalg.backends import BACKENDS, PACKAGES, installed
 from lagrad.linalg.blocks import DENSE_MAX, BlockPattern
 from lagrad.linalg.sparse import Counters
@@ -30,6 +34,9 @@ from lagrad.structure.blocks import Blocks, block_triangular
 from lagrad.structure.dulmage_mendelsohn import dulmage_mendelsohn
 from lagrad.structure.matching import maximum_matching
 from lagrad.watch import Watch
+
+if TYPE_CHECKING:
+    from lagrad.assembly.flat import FlatCode
 
 
 def build(program: Program, *, dense_max: int = DENSE_MAX, linear: str = "superlu") -> System:
@@ -59,15 +66,78 @@ def build(program: Program, *, dense_max: int = DENSE_MAX, linear: str = "superl
         raise DeclarationError(
             "linear", f"{linear!r} needs the package {PACKAGES[linear]}.", f"pip install {PACKAGES[linear]}"
         )
+    said = Declarations.of(program)
+    straight = None
+    if not said.bounds:  # which a solve looks after
+        straight = Straight.of(said.graph_views(), said.lhs, said.rhs, said.names.n_states)
+    if straight is None:
+        return System(_layout(said, dense_max, linear))
+    flat = partial(_straight_code, said, straight)
+    return System(Built(said.names, said.values, partial(_layout, said, dense_max, linear), flat))
+
+
+@dataclass(frozen=True, eq=False)
+class Declarations:
+    """What a program says when it is built. It may say more later on, and the layout may be made later still."""
+
+    names: Names
+    extent: tuple[int, int, int]  # of the graph
+    lhs: Index  # (n_constraints,) nodes
+    rhs: Index
+    values: Floats  # (m,) of the parameters, nan where there is none
+    guesses: list[Floats | None]  # per state that has a name
+    bounds: dict[int, tuple[Floats, Floats]]
+    scales: dict[int, Floats]
+    share_all: bool
+
+    @staticmethod
+    def of(program: Program) -> Declarations:
+        """Everything so far."""
+        values = [np.full(i.size, np.nan) if x is None else x.ravel() for i, x in zip(
+            program.parameters.items, program.values, strict=True)]  # fmt: skip
+        names = Names(
+            name=program.name,
+            graph=program.graph,
+            parameters=program.parameters,
+            states=program.states,
+            constraints=program.constraints,
+            n_parameters=program.parameters.size,
+            n_states=program.states.size,
+            n_constraints=program.constraints.size,
+        )
+        return Declarations(
+            names,
+            program.graph.extent,
+            np.array(program.lhs, dtype=np.int32),
+            np.array(program.rhs, dtype=np.int32),
+            np.concatenate([np.empty(0), *values]),
+            program.guesses.copy(),
+            program.bounds.copy(),
+            program.scales.copy(),
+            program.share_all,
+        )
+
+    def graph_views(self) -> tuple[NDArray[Any], ...]:
+        """The graph as it was then; it cannot grow for as long as these are held."""
+        return self.names.graph.views(self.extent)
+
+
+def _straight_code(said: Declarations, straight: Straight) -> FlatCode:
+    return straight.flat(said.graph_views(), said.names.n_parameters)
+
+
+def _layout(said: Declarations, dense_max: int, linear: str) -> Layout:
+    """Lower, match, order in blocks, assemble."""
+    names = said.names
     lowered = lower(
-        program.graph.arrays(),
-        np.array(program.lhs, dtype=np.int32),
-        np.array(program.rhs, dtype=np.int32),
-        program.parameters.size,
-        program.states.size,
-        program.share_all,
+        names.graph.arrays(said.extent),
+        said.lhs,
+        said.rhs,
+        names.n_parameters,
+        names.n_states,
+        said.share_all,
     )
-    blocks = _structure(program, lowered)
+    blocks = _structure(names, lowered)
     sizes = np.diff(blocks.ptr)
     large = [(int(blocks.ptr[b]), int(blocks.ptr[b + 1])) for b in np.flatnonzero(sizes > max(dense_max, 1))]
     machine = assemble(lowered, blocks.row_order, blocks.col_order, large)
@@ -78,38 +148,27 @@ def build(program: Program, *, dense_max: int = DENSE_MAX, linear: str = "superl
         machine.rows.a_ptr, machine.rows.a_col, blocks.ptr, dense_max, counters, linear, known
     )
     order = blocks.col_order
-    guess, scale, lower_bound, upper_bound = _starting_values(program, lowered.n_states)
-    opening_ptr, opening = _opening(program, lowered, blocks)
-    values = [np.full(i.size, np.nan) if x is None else x.ravel() for i, x in zip(
-        program.parameters.items, program.values, strict=True)]  # fmt: skip
-    return System(
-        Layout(
-            name=program.name,
-            graph=program.graph,
-            parameters=program.parameters,
-            states=program.states,
-            constraints=program.constraints,
-            n_parameters=program.parameters.size,
-            n_states=program.states.size,
-            n_constraints=program.constraints.size,
-            hidden=lowered.hidden,
-            machine=machine,
-            ptr=blocks.ptr,
-            kind=blocks.kind,
-            pattern=pattern,
-            values=np.concatenate([np.empty(0), *values]),
-            guess=guess[order],
-            scale=scale[order],
-            lower=lower_bound[order] if lower_bound.size else lower_bound,
-            upper=upper_bound[order] if upper_bound.size else upper_bound,
-            largest_small=int(sizes[sizes <= max(dense_max, 1)].max(initial=1)),
-            opening_ptr=opening_ptr,
-            opening=opening,
-        )
+    guess, scale, lower_bound, upper_bound = _starting_values(said, lowered.n_states)
+    opening_ptr, opening = _opening(said, lowered, blocks)
+    return Layout(
+        **vars(names),
+        hidden=lowered.hidden,
+        machine=machine,
+        ptr=blocks.ptr,
+        kind=blocks.kind,
+        pattern=pattern,
+        values=said.values,
+        guess=guess[order],
+        scale=scale[order],
+        lower=lower_bound[order] if lower_bound.size else lower_bound,
+        upper=upper_bound[order] if upper_bound.size else upper_bound,
+        largest_small=int(sizes[sizes <= max(dense_max, 1)].max(initial=1)),
+        opening_ptr=opening_ptr,
+        opening=opening,
     )
 
 
-def _structure(program: Program, lowered: Lowered) -> Blocks:
+def _structure(names: Names, lowered: Lowered) -> Blocks:
     """The block lower triangular order, or a StructuralError with the user's names."""
     rows, cols = lowered.n_rows, lowered.n_states
     indptr, indices = incidence(lowered)
@@ -124,17 +183,20 @@ def _structure(program: Program, lowered: Lowered) -> Blocks:
     parts = dulmage_mendelsohn(rows, cols, indptr, indices, matching)
 
     def of_hidden(h: int) -> str:
-        return f"‹{hidden_name(program.graph, int(lowered.hidden[h]))}›"
+        return f"‹{hidden_name(names.graph, int(lowered.hidden[h]))}›"
 
     def named(pieces: Any) -> list[tuple[list[str], list[str]]]:
-        n_rows, n_cols = program.constraints.size, program.states.size
+        n_rows, n_cols = names.n_constraints, names.n_states
         return [
             (
                 [
-                    program.constraint_name(i) if i < n_rows else of_hidden(i - n_rows)
+                    names.constraints.scalar_name(i) if i < n_rows else of_hidden(i - n_rows)
                     for i in piece.rows.tolist()
                 ],
-                [program.state_name(j) if j < n_cols else of_hidden(j - n_cols) for j in piece.cols.tolist()],
+                [
+                    names.states.scalar_name(j) if j < n_cols else of_hidden(j - n_cols)
+                    for j in piece.cols.tolist()
+                ],
             )
             for piece in pieces
         ]
@@ -142,19 +204,17 @@ def _structure(program: Program, lowered: Lowered) -> Blocks:
     raise StructuralError(
         named(parts.pieces("over")),
         named(parts.pieces("under")),
-        program.constraints.size,
-        program.states.size,
+        names.n_constraints,
+        names.n_states,
     )
 
 
-def _starting_values(program: Program, n: int) -> tuple[Floats, Floats, Floats, Floats]:
+def _starting_values(said: Declarations, n: int) -> tuple[Floats, Floats, Floats, Floats]:
     """(guess, scale, lower, upper), each (n,) in order of declaration; bounds empty where there are none."""
     guess, scale = np.ones(n), np.ones(n)
-    given = [
-        (i.start, x)
-        for i, x in zip(program.states.items, program.guesses, strict=True)
-        if x is not None and x.size
-    ]
+    items = said.names.states.items
+    # there may be more states by now than there were guesses then
+    given = [(i.start, x) for i, x in zip(items, said.guesses, strict=False) if x is not None and x.size]
     if given:
         flat = np.concatenate([x.ravel() for _, x in given])
         sizes = np.array([x.size for _, x in given])
@@ -164,21 +224,21 @@ def _starting_values(program: Program, n: int) -> tuple[Floats, Floats, Floats, 
         # one size for a whole array: an element that happens to start near zero is no smaller than the others
         largest = np.maximum.reduceat(np.abs(flat), first)
         scale[where] = np.repeat(np.where(largest == 0.0, 1.0, largest), sizes)
-    for k, typical in program.scales.items():
-        item = program.states.items[k]
+    for k, typical in said.scales.items():
+        item = items[k]
         scale[item.start : item.start + item.size] = typical.ravel()
     lower = upper = np.empty(0)
-    if program.bounds:
+    if said.bounds:
         lower, upper = np.full(n, -np.inf), np.full(n, np.inf)
-        for k, (low, high) in program.bounds.items():
-            item = program.states.items[k]
+        for k, (low, high) in said.bounds.items():
+            item = items[k]
             lower[item.start : item.start + item.size] = low.ravel()
             upper[item.start : item.start + item.size] = high.ravel()
     return guess, scale, lower, upper
 
 
 def _opening(
-    program: Program, lowered: Lowered, blocks: Blocks
+    said: Declarations, lowered: Lowered, blocks: Blocks
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Rows (positions) of definitions and hidden states whose states are in non-explicit blocks, by that block, then
     by evaluation.
@@ -188,13 +248,13 @@ def _opening(
     Operands come first in the graph, so the order of node numbers is an order of evaluation.
     """
     node = np.full(lowered.n_rows, -1, dtype=np.int64)
-    node[program.constraints.size :] = lowered.hidden
-    defined = np.zeros(program.constraints.size, dtype=np.bool_)
-    for item in program.constraints.items:
+    count = said.names.n_constraints
+    node[count:] = lowered.hidden
+    defined = np.zeros(count, dtype=np.bool_)
+    for item in said.names.constraint_items():
         if item.defined:
             defined[item.start : item.start + item.size] = True
-    lhs = np.array(program.lhs, dtype=np.int64)
-    node[: program.constraints.size] = np.where(defined, lhs, -1)
+    node[:count] = np.where(defined, said.lhs, -1)
     node = node[blocks.row_order]
     own = lowered.row_lhs[blocks.row_order]
     block = np.where(own >= 0, blocks.block_of_col[own], -1)
@@ -229,17 +289,22 @@ def _options(
 class System:
     """A compiled program. `solve` it at parameter values, or make a fast callable with `function`."""
 
-    __slots__ = ("layout",)
-    layout: Layout
+    __slots__ = ("built",)
+    built: Built
 
-    def __init__(self, layout: Layout) -> None:
-        object.__setattr__(self, "layout", layout)
+    def __init__(self, built: Layout | Built) -> None:
+        object.__setattr__(self, "built", built if isinstance(built, Built) else Built.of(built))
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError("a System does not change; build another from its Program")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return System, (self.layout,)
+        return System, (self.built,)
+
+    @property
+    def layout(self) -> Layout:
+        """Rows, blocks and the machine; for explicit rows in order made when first asked for."""
+        return self.built.layout
 
     def solve(
         self,
@@ -356,7 +421,7 @@ class System:
         >>> lg.build(program).function(of=["y"])([3.0])
         (array([6.]), array([[2.]]))
         """
-        return SystemFunction(self.layout, of, wrt, Options(max_iterations, tolerance))
+        return SystemFunction(self.built, of, wrt, Options(max_iterations, tolerance))
 
     def solve_many(
         self,

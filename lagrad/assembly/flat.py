@@ -9,13 +9,15 @@ operations. The state of a row *is* the slot of the last operation of its row; a
 The adjoint of that slot is the multiplier of the row: R = u - f has pivot 1, so R_uᵀ λ = J_uᵀ says that λ is the seed
 plus what all users of u pass on.
 
-Order. Operations are sorted by level (one more than the highest of their operands), then by opcode, stably. A group is
-one opcode of one level: a loop without dispatch, 28 operations long in a random scalar DAG. Where the operands of a
-stretch lie in consecutive slots, as everywhere in array statements, it is a group of its own, and array arithmetic.
+Order. A group is a run of one opcode, none of whose operations needs another: a loop without dispatch. Array statements
+are such runs as they are written, and stay where they are. Where runs are short, operations are sorted by level (one
+more than the highest of their operands), then by opcode, stably: groups are then 28 operations long in a random scalar
+DAG. Where the operands of a stretch lie in consecutive slots, as everywhere in array statements, it is a group of its
+own, and array arithmetic. A level of groups, in either order, is as many as do not need each other.
 
 Tiles. A few statements on long arrays are levels longer than any cache, and each would be read from memory as often as
 it is used. Inputs are therefore cut into tiles of neighbours, an operation belongs to the last tile among its operands,
-and operations are sorted by tile before level: all statements are run on one tile, whose slots stay in the cache, and
+and operations are sorted by tile first: all statements are run on one tile, whose slots stay in the cache, and
 then on the next. Operands come from the same tile or an earlier one, so that this is an order too. Where all tiles but
 the last, in which the sums over arrays are, keep to themselves, threads share them: forward before the last, backward
 after it. Each slot is written by one thread, in the same order, so that no bit depends on their number.
@@ -200,33 +202,59 @@ def flatten(machine: Machine, start: int, stop: int) -> FlatCode:
         start, stop, m, inputs.size, tapes, terms, rows, terms.const.view(np.int64),
         slot_of, table, bits, op, a, b, args, coefs,
     )  # fmt: skip
-    args, coefs = args[:places].copy(), coefs[:places].copy()
     where = slot_of[m + start : m + stop].copy()
     del table, slot_of
-    level, spare, order = np.empty((3, q), np.int32)
-    count = np.zeros(max(q, inputs.size) + 2, np.int32)
-    arg_a, arg_b = np.empty((2, q), np.int32)
-    group = np.empty((3, q + 1), np.int32)
-    level_ptr = np.empty(q + 2, np.int32)
+    return arranged(
+        start, stop, inputs, bits[:constants].view(np.float64).copy(), where,
+        op[:q], a, b, args[:places].copy(), coefs[:places].copy(),
+    )  # fmt: skip
+
+
+def arranged(
+    start: int, stop: int, inputs: Index, constants: Floats, where: Index,
+    op: Index, a: Index, b: Index, args: Index, coefs: Floats,
+) -> FlatCode:  # fmt: skip
+    """Flat code of operations in an order of evaluation, numbered as `_expand` does; args and where are written."""
+    q = op.size
     width = TILE * inputs.size // max(q, 1)  # inputs of a tile
     tiled = NARROW <= width < inputs.size
     tile = np.empty(q if tiled else 0, np.int32)
-    of_input = np.arange(inputs.size if tiled else 0, dtype=np.int32) // np.int32(max(width, 1))
-    starts = np.empty(inputs.size // max(width, 1) + 2 if tiled else 1, np.int32)
-    levels, groups, tiles, apart = _sort(
-        inputs.size, constants, _BINARY, op[:q], a, b, args, where, level, tile, of_input, spare, order, count,
-        np.zeros(SUM + 2, np.int32), arg_a, arg_b, level_ptr, group, starts,
-    )  # fmt: skip
+    highest, apart = 0, False
+    if tiled:
+        of_input = np.arange(inputs.size, dtype=np.int32) // np.int32(width)
+        count = np.zeros(inputs.size, np.int32)
+        highest, apart = _cut(inputs.size, _BINARY, op, a, b, args, of_input, count, tile)
+    order = np.empty(0, np.int32)  # as they are
+    if not _in_runs(inputs.size, _BINARY, op, a, b, args, q // STRETCH):
+        order, level, spare = np.empty((3, q), np.int32)
+        count, by_op = np.zeros(q + 2, np.int32), np.zeros(SUM + 2, np.int32)
+        _by_level(inputs.size, op, a, b, args, level, spare, count, by_op, order)
+        if tiled:
+            _by_tile(tile, np.zeros(highest + 2, np.int32), order.copy(), order)
+    elif tiled:
+        order = np.empty(q, np.int32)
+        _by_tile(tile, np.zeros(highest + 2, np.int32), np.arange(q, dtype=np.int32), order)
+    position = np.empty(order.size, np.int32)
+    final_op, arg_a, arg_b = np.empty((3, q), np.int32) if order.size else (op, a, b)
+    _renumber(inputs.size, constants.size, op, a, b, args, where, order, position, final_op, arg_a, arg_b)
+    del position
+    tile = tile[order] if tiled else tile
+    group = np.empty((3, q + 1), np.int32)
+    level_ptr, starts = np.empty(q + 2, np.int32), np.empty(highest + 2, np.int32)
+    base = inputs.size + constants.size
+    levels, groups, tiles = _group(
+        base, _BINARY, final_op, arg_a, arg_b, args, tile, level_ptr, group, starts
+    )
     starts = np.append(starts[:tiles], np.int32(levels)) if tiles > 1 and apart else np.empty(0, np.int32)
     code = Code(
         level_ptr[: levels + 1].copy(), group[0, : groups + 1].copy(), group[1, :groups].copy(),
         group[2, :groups].copy(), arg_a, arg_b, args, coefs,
     )  # fmt: skip
-    return FlatCode(start, stop, inputs, bits[:constants].view(np.float64).copy(), where, code, starts)
+    return FlatCode(start, stop, inputs, constants, where, code, starts)
 
 
 @inlined
-def _constant(value, table, bits, known):
+def add_constant(value, table, bits, known):
     """The number of the constant with these bits, added if it is new (then it is `known`)."""
     mask = table.size - 1
     mixed = np.uint64(value) * np.uint64(0x9E3779B97F4A7C15)
@@ -265,7 +293,7 @@ def _expand(
                     if reg < k:
                         slot = np.int64(slot_of[terms.leaf[leaves + reg]])
                     elif reg < k + c:
-                        number = _constant(const_bits[consts + reg - k], table, bits, known)
+                        number = add_constant(const_bits[consts + reg - k], table, bits, known)
                         known = max(known, number + 1)
                         slot = -1 - number
                     else:
@@ -280,7 +308,7 @@ def _expand(
             elif k == 1:
                 result = np.int64(slot_of[terms.leaf[leaves]])
             else:
-                number = _constant(const_bits[consts], table, bits, known)
+                number = add_constant(const_bits[consts], table, bits, known)
                 known = max(known, number + 1)
                 result = -1 - number
             # R = sign u + sum of weight * term, so u = sum of -sign * weight * term
@@ -297,33 +325,80 @@ def _expand(
     return q, places, known
 
 
+# Operations are numbered as `_expand` leaves them until `_renumber` gives them their slots. q of them:
+#     op, a, b (q,) and args (places,) as `_expand` writes them
+#     binary   (opcodes,) whether b is an operand
+#     tile     (q,) of each operation, or empty: all in one
+#     order    (q,) the operations in their final order, or empty: as they are
 @kernel
-def _sort(
-    inputs, constants, binary, op, a, b, args, where, level, tile, of_input, spare, order, count, by_op, arg_a, arg_b,
-    level_ptr, group, starts,
-):  # fmt: skip
-    # op, a, b, args, where as `_expand` leaves them; level, spare, order (q,), by_op (SUM+2,) and count (2 more than q
-    # and than inputs), both zero: scratch; tile (q,), or empty: all in one tile; of_input (inputs,) tile of each.
-    # Written: arg_a, arg_b (q,), level_ptr (q+2,), group (3, q+1): pointer, opcode, form; starts (tiles+1,), the first
-    # level of each tile that has operations; args and where with final slots.
-    # Returns the numbers of levels, those of each tile counted anew, of groups and of such tiles, and whether all tiles
-    # but the last have no operand in another.
+def _cut(inputs, binary, op, a, b, args, of_input, count, tile):
+    # of_input (inputs,): tile of each, changed for those that belong to none; count (inputs,): zeros. Writes tile;
+    # returns the last one, and whether all but that have no operand in another.
     q = op.size
-    base = inputs + constants
-    levels = np.int32(0)
+    # what far more operations use than most inputs, as a number beside arrays, must not hold them all up
+    for t in range(q):
+        if op[t] != SUM:
+            if 0 <= a[t] < inputs:
+                count[a[t]] += 1
+            if binary[op[t]] and 0 <= b[t] < inputs:
+                count[b[t]] += 1
+    for i in range(inputs):
+        if count[i] > SHARED * q // inputs:
+            of_input[i] = 0
     highest = np.int64(0)
-    if tile.size > 0:
-        # what far more operations use than most inputs, as a number beside arrays, must not hold them all up
-        for t in range(q):
-            if op[t] != SUM:
-                if 0 <= a[t] < inputs:
-                    count[a[t]] += 1
-                if binary[op[t]] and 0 <= b[t] < inputs:
-                    count[b[t]] += 1
-        for i in range(inputs):
-            if count[i] > SHARED * q // inputs:
-                of_input[i] = 0
-        count[:] = 0
+    met = np.int64(inputs)  # the first tile of those with an operand in another
+    for t in range(q):
+        # tiles of the operands but constants, which are in all
+        first, last = np.int64(inputs), np.int64(-1)
+        if op[t] == SUM:
+            for s in range(a[t], a[t] + b[t]):
+                x = args[s]
+                if x >= 0:
+                    of = np.int64(tile[x - inputs] if x >= inputs else of_input[x])
+                    first, last = min(first, of), max(last, of)
+        else:
+            for x in (a[t], b[t]):
+                if x >= 0:
+                    of = np.int64(tile[x - inputs] if x >= inputs else of_input[x])
+                    first, last = min(first, of), max(last, of)
+        last = max(last, np.int64(0))
+        tile[t] = last
+        highest = max(highest, last)
+        if first < last:
+            met = min(met, last)
+    return highest, met >= highest
+
+
+@kernel
+def _in_runs(inputs, binary, op, a, b, args, most):
+    # Whether runs of one opcode, none of whose operations needs another, are `most` at most, as they are.
+    runs, lo = 0, 0
+    while lo < op.size and runs <= most:
+        k = op[lo]
+        two = binary[k] if k != SUM else False
+        own = inputs + lo  # the first number of the run's own
+        hi = lo
+        while hi < op.size and op[hi] == k:
+            latest = a[hi]
+            if k == SUM:
+                latest = np.int32(-1)
+                for s in range(a[hi], a[hi] + b[hi]):
+                    latest = max(latest, args[s])
+            elif two:
+                latest = max(latest, b[hi])
+            if latest >= own:
+                break
+            hi += 1
+        lo = hi
+        runs += 1
+    return runs <= most
+
+
+@kernel
+def _by_level(inputs, op, a, b, args, level, spare, count, by_op, order):
+    # level, spare (q,): scratch; count (q+2,), by_op (SUM+2,): zeros. Writes order: by level, then by opcode, stably.
+    q = op.size
+    levels = np.int32(0)
     for t in range(q):
         above = np.int32(-1)
         if op[t] == SUM:
@@ -337,16 +412,6 @@ def _sort(
                 above = max(above, level[b[t] - inputs])
         level[t] = above + 1
         levels = max(levels, above + 2)
-        if tile.size > 0:
-            last = np.int64(0)
-            if op[t] == SUM:
-                for s in range(a[t], a[t] + b[t]):
-                    last = max(last, _tile(args[s], inputs, of_input, tile))
-            else:
-                last = max(_tile(a[t], inputs, of_input, tile), _tile(b[t], inputs, of_input, tile))
-            tile[t] = last
-            highest = max(highest, last)
-    # by opcode, then stably by level
     for t in range(q):
         by_op[op[t] + 1] += 1
         count[level[t] + 1] += 1
@@ -361,50 +426,81 @@ def _sort(
         t = spare[i]
         order[count[level[t]]] = t
         count[level[t]] += 1
-    if tile.size > 0:
-        count[:] = 0
-        for t in range(q):
-            count[tile[t] + 1] += 1
-        for i in range(1, count.size):
-            count[i] += count[i - 1]
-        for i in range(q):
-            t = order[i]
-            spare[count[tile[t]]] = t
-            count[tile[t]] += 1
-        order[:] = spare
-    for i in range(q):
-        spare[order[i]] = base + i
+
+
+@kernel
+def _by_tile(tile, count, before, order):
+    # before (q,): an order; count (tiles+1,): zeros. Writes order: by tile, stably.
+    for t in range(tile.size):
+        count[tile[t] + 1] += 1
+    for i in range(1, count.size):
+        count[i] += count[i - 1]
+    for i in range(tile.size):
+        t = before[i]
+        order[count[tile[t]]] = t
+        count[tile[t]] += 1
+
+
+@kernel
+def _renumber(inputs, constants, op, a, b, args, where, order, position, final_op, arg_a, arg_b):
+    # position (as order): scratch. Writes final_op, arg_a, arg_b (q,) in the final order, which may be op, a, b where
+    # that is as they are; args and where with final slots.
+    base, moved = inputs + constants, order.size > 0
+    for i in range(order.size):
+        position[order[i]] = base + i
     for s in range(args.size):
-        args[s] = _final(args[s], inputs, spare)
+        x = args[s]
+        if x < 0 or x >= inputs:
+            args[s] = inputs - 1 - x if x < 0 else (position[x - inputs] if moved else x + constants)
     for r in range(where.size):
-        where[r] = _final(where[r], inputs, spare)
-    for i in range(q):
-        t = order[i]
-        if op[t] == SUM:
-            arg_a[i], arg_b[i] = a[t], b[t]
-        else:
-            arg_a[i], arg_b[i] = _final(a[t], inputs, spare), _final(b[t], inputs, spare)
-    groups, ranks, tiles = 0, 0, 0  # ranks: the levels of all tiles
-    floor, at = np.int32(-1), np.int32(0)
+        x = where[r]
+        if x < 0 or x >= inputs:
+            where[r] = inputs - 1 - x if x < 0 else (position[x - inputs] if moved else x + constants)
+    for i in range(op.size):
+        t = np.int64(order[i]) if moved else i
+        k, x, y = op[t], a[t], b[t]
+        if k != SUM:
+            if x < 0 or x >= inputs:
+                x = np.int32(inputs - 1 - x if x < 0 else (position[x - inputs] if moved else x + constants))
+            if y < 0 or y >= inputs:
+                y = np.int32(inputs - 1 - y if y < 0 else (position[y - inputs] if moved else y + constants))
+        final_op[i], arg_a[i], arg_b[i] = k, x, y
+
+
+@kernel
+def _group(base, binary, op, arg_a, arg_b, args, tile, level_ptr, group, starts):
+    # op, arg_a, arg_b, args, tile: of operations in their final order, with final slots. Written: level_ptr (q+2,),
+    # group (3, q+1): pointer, opcode, form; starts (tiles+1,), the first level of each tile that has operations.
+    # Returns the numbers of levels, those of each tile counted anew, of groups and of such tiles.
+    q = op.size
+    groups, levels, tiles = 0, 0, 0
+    floor = 0  # the first operation of the level
     lo = 0
     while lo < q:
-        k, l = op[order[lo]], level[order[lo]]
-        here = tile[order[lo]] if tile.size > 0 else at  # `at`: of the same type
-        hi = lo + 1
-        while (
-            hi < q
-            and op[order[hi]] == k
-            and level[order[hi]] == l
-            and (tile.size == 0 or tile[order[hi]] == here)
-        ):
+        k = op[lo]
+        two = binary[k] if k != SUM else False
+        another = tile.size > 0 and (lo == 0 or tile[lo] != tile[lo - 1])
+        own, latest = base + lo, np.int32(-1)  # the first slot of the run's own; the last that it needs
+        hi = lo
+        while hi < q and op[hi] == k and (tile.size == 0 or tile[hi] == tile[lo]):
+            operand = arg_a[hi]
+            if k == SUM:
+                operand = np.int32(-1)
+                for s in range(arg_a[hi], arg_a[hi] + arg_b[hi]):
+                    operand = max(operand, args[s])
+            elif two:
+                operand = max(operand, arg_b[hi])
+            if operand >= own:
+                break
+            latest = max(latest, operand)
             hi += 1
-        if tile.size > 0 and (tiles == 0 or here != at):
-            starts[tiles] = ranks
+        if another:
+            starts[tiles] = levels
             tiles += 1
-        if l != floor or here != at:
-            level_ptr[ranks] = groups
-            ranks += 1
-            floor, at = l, here
+        if lo == 0 or another or latest >= base + floor:
+            level_ptr[levels] = groups
+            levels += 1
+            floor = lo
         opened = lo
         i = lo
         while k < COMMON_END and i + STRETCH <= hi:
@@ -429,34 +525,5 @@ def _sort(
             groups += 1
         lo = hi
     group[0, groups] = q
-    level_ptr[ranks] = groups
-    apart = True
-    for t in range(tile.size):
-        if tile[t] < highest:
-            if op[t] == SUM:
-                for s in range(a[t], a[t] + b[t]):
-                    slot = args[s]  # final: an input, a constant or an operation
-                    if slot < inputs:
-                        apart = apart and of_input[slot] == tile[t]
-                    elif slot >= base:
-                        apart = apart and tile[order[slot - base]] == tile[t]
-            else:
-                apart = apart and (a[t] < 0 or _tile(a[t], inputs, of_input, tile) == tile[t])
-                apart = apart and (b[t] < 0 or _tile(b[t], inputs, of_input, tile) == tile[t])
-    return ranks, groups, tiles, apart
-
-
-@inlined
-def _tile(slot, inputs, of_input, tile):
-    """The tile of an operand as `_expand` numbers them; a constant is in the first."""
-    if slot >= inputs:
-        return np.int64(tile[slot - inputs])
-    return np.int64(of_input[slot] if slot >= 0 else 0)
-
-
-@inlined
-def _final(slot, inputs, position):
-    """The slot of an operand, once operations are in order: position (q,)."""
-    if slot >= inputs:
-        return position[slot - inputs]
-    return np.int32(slot if slot >= 0 else inputs - 1 - slot)
+    level_ptr[levels] = groups
+    return levels, groups, tiles

@@ -155,13 +155,26 @@ class Graph:
         """What using an expression of this graph raises, if it was handed over."""
         return self.watch.error() if isinstance(self.watch, _Closed) else None
 
-    def arrays(self) -> tuple[NDArray[Any], ...]:
-        """(code, a, b, values, args, coefs) as NumPy arrays; copies, so that the graph can grow on."""
+    @property
+    def extent(self) -> tuple[int, int, int]:
+        """How many nodes, values of constants and operands of sums there are: what `arrays` gives of this graph now."""
+        return len(self.code), len(self.values), len(self.args)
+
+    def arrays(self, extent: tuple[int, int, int] | None = None) -> tuple[NDArray[Any], ...]:
+        """(code, a, b, values, args, coefs) as NumPy arrays; copies, so that the graph can grow on.
+
+        Of the graph as it was when it had this extent.
+        """
+        return tuple(part.copy() for part in self.views(extent))
+
+    def views(self, extent: tuple[int, int, int] | None = None) -> tuple[NDArray[Any], ...]:
+        """What `arrays` copies. The graph cannot grow for as long as one of these is held."""
+        nodes, values, args = self.extent if extent is None else extent
         return (
-            np.array(self.code, dtype=np.int16),
-            np.array(self.a, dtype=np.int32),
-            np.array(self.b, dtype=np.int32),
-            np.array(self.values, dtype=np.float64),
-            np.array(self.args, dtype=np.int32),
-            np.array(self.coefs, dtype=np.float64),
+            np.frombuffer(self.code, np.int16)[:nodes],
+            np.frombuffer(self.a, np.int32)[:nodes],
+            np.frombuffer(self.b, np.int32)[:nodes],
+            np.frombuffer(self.values, np.float64)[:values],
+            np.frombuffer(self.args, np.int32)[:args],
+            np.frombuffer(self.coefs, np.float64)[:args],
         )

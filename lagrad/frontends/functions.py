@@ -36,6 +36,7 @@ from lagrad.frontends.trace import Static, Trace, argument_names, record
 from lagrad.frontends.tree import mapped, signature
 
 if TYPE_CHECKING:
+    from lagrad.built import Built
     from lagrad.layout import Layout
     from lagrad.repeated import SystemFunction
     from lagrad.solve import Solution
@@ -50,15 +51,20 @@ class Compiled:
     """A function traced and built for one structure of arguments. m parameters, in order of the leaves."""
 
     trace: Trace
-    layout: Layout
+    built: Built
     names: list[str]  # of the arguments, keywords last
     parts: list[slice]  # of each argument, its parameters
     surroundings: list[Any]  # closures, globals and attributes that the function read
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def layout(self) -> Layout:
+        """Rows, blocks and the machine."""
+        return self.built.layout
+
     def parameters(self, numbers: Sequence[Any]) -> Floats:
         """p (m,) from the leaves of the arguments."""
-        p = np.empty(self.layout.m)
+        p = np.empty(self.built.values.size)
         for item, value in zip(self.trace.program.parameters.items, numbers, strict=True):
             p[item.start : item.start + item.size] = value if not item.shape else value.ravel()
         if not np.isfinite(p).all():
@@ -72,7 +78,7 @@ class Compiled:
         from lagrad.repeated import SystemFunction
         from lagrad.solve import Options
 
-        return SystemFunction(self.layout, [self.trace.program.outputs], None, Options(), warm=False)
+        return SystemFunction(self.built, [self.trace.program.outputs], None, Options(), warm=False)
 
     def value_and_gradient(
         self, p: Floats, wanted: Sequence[int], strict: bool | float
@@ -82,7 +88,8 @@ class Compiled:
         They are vouched for in the parts of the arguments `wanted`.
         """
         self.check_scalar()
-        if strict is False and not self.trace.guesses and not self.layout.pattern.large:
+        compiled = self.built.is_straight or not self.layout.pattern.large
+        if strict is False and not self.trace.guesses and compiled:
             # refused for an argument that is not wanted, perhaps: below, only those that are
             with suppress(EvaluationError), self.lock:  # its working storage is for one call at a time
                 value, gradient = self.function(p)
@@ -122,7 +129,7 @@ class Compiled:
                 f"a gradient needs a function that returns one number, not {kind}.",
                 "Use lg.jacobian or lg.vjp.",
             )
-        shape = self.positions(program.outputs)[1]
+        shape = program.states.by_name[program.outputs].shape
         if shape != ():
             raise ShapeError(
                 f"the result of {program.name}", shape, "()", "Sum it, or use lg.jacobian or lg.vjp."
@@ -227,7 +234,7 @@ def _prepared(
         ) in cache.values():  # what f itself has changed, such as a count of its calls, makes none stale
             if other.surroundings == now:
                 other.surroundings[:] = after
-        compiled = cache[key] = Compiled(trace, build(trace.program).layout, names, parts, list(after))
+        compiled = cache[key] = Compiled(trace, build(trace.program).built, names, parts, list(after))
         if len(cache) > KEPT:
             cache.popitem(last=False)
     else:
