@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from lagrad.frontends.implicit import fixed_point as fixed_point
     from lagrad.frontends.implicit import implicit as implicit
     from lagrad.frontends.model_file import load_model as load_model
+    from lagrad.frontends.scan import scan as scan
     from lagrad.frontends.trace import trace as trace
     from lagrad.frontends.trace import zeros as zeros
     from lagrad.lagrangian.minimize import minimize as minimize
@@ -106,6 +107,7 @@ _LAZY = {
     "lagrangian_function": "lagrad.lagrangian.numeric",
     "load_model": "lagrad.frontends.model_file",
     "plot_convergence": "lagrad.view.convergence",
+    "scan": "lagrad.frontends.scan",
     "trace": "lagrad.frontends.trace",
     "zeros": "lagrad.frontends.trace",
     "implicit": "lagrad.frontends.implicit",
@@ -201,6 +203,7 @@ __all__ = [
     "power",
     "prod",
     "reciprocal",
+    "scan",
     "sign",
     "sin",
     "sinh",

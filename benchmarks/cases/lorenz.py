@@ -50,16 +50,18 @@ def step(x: Any, forcing: Any, h: float, roll: Any) -> Any:
 
 
 def declare(steps: int) -> lg.Program:
-    """All steps at once: the states after each are what the step makes of those before."""
-    program = lg.Program("lorenz96")
-    program.share_all = True
-    x0 = program.parameter("x0", points()[0][:-1])
-    forcing = program.parameter("F", FORCING)
-    x = program.state("x", shape=(steps, VARIABLES), guess=FORCING)
-    before = lg.concatenate([x0.reshape(1, VARIABLES), x[:-1]])
-    program.constrain(x == step(before, forcing, STEP, np.roll), name="step")
-    program.define("misfit", lg.mean((x[EVERY - 1 :: EVERY] - seen(steps)) ** 2) / 2)
-    return program
+    """The course as a scan, as in JAX, and its misfit, traced as a Python function."""
+    observed = seen(steps)
+
+    def misfit(x: Any, forcing: Any) -> Any:
+        def advance(x: Any, _: None) -> Any:
+            x = step(x, forcing, STEP, np.roll)
+            return x, x
+
+        _, course = lg.scan(advance, x, length=steps)
+        return lg.mean((course[EVERY - 1 :: EVERY] - observed) ** 2) / 2
+
+    return lg.trace(misfit, points()[0][:-1], FORCING)
 
 
 def _lagrad(steps: int) -> Entrant:
@@ -74,7 +76,7 @@ def _lagrad(steps: int) -> Entrant:
         OURS,
         {
             "declare": lambda _: declare(steps),
-            "build": lambda program: lg.build(program).function(of=["misfit"]),
+            "build": lambda program: lg.build(program).function(of=["out"]),
         },
         {"value": Work(value, points()), "value+gradient": Work(both, points())},
     )

@@ -135,6 +135,8 @@ class Expression:
                 "a parameter or a state is what it was declared to be.",
                 "Copy it first: y = y.copy(); y[i] = ...",
             )
+        if self.graph.inner is not None:
+            raise _from_outside()
         self.ids[_plain_index(key)] = lift(self.graph, value).array_ids
         if self.graph.watch is not None:
             self.graph.watch.stored(self, key)
@@ -353,6 +355,8 @@ class Expression:
             return result
         if result.shape != self.shape:
             raise ShapeError("an operation in place", result.shape, self.shape, "Write x = x + y.")
+        if self.graph.inner is not None:
+            raise _from_outside()
         self.ids[...] = result.ids
         return self
 
@@ -374,7 +378,8 @@ class Expression:
         return object.__hash__(self)
 
     def __eq__(self, other: Any) -> Any:
-        return Constraint(self, lift(self.graph, other))
+        g = _need_graph(self, other)
+        return Constraint(lift(g, self), lift(g, other))
 
     def __ne__(self, other: Any) -> Any:
         return binary(_NOT_EQUAL, self, other)
@@ -606,6 +611,8 @@ def lift(graph: Graph, value: Any) -> Expression:
     kind = type(value)
     if kind is Expression:
         if value.graph is not graph:
+            if graph.is_inside(value.graph):
+                return _inside(graph, value)
             raise value.graph.closed or ExpressionError(
                 "mixing two programs",
                 f"one expression belongs to {_owner(value.graph)}, the other to {_owner(graph)}.",
@@ -656,6 +663,23 @@ def lift(graph: Graph, value: Any) -> Expression:
     return Expression(graph, graph.constants(numbers))
 
 
+def _inside(graph: Graph, value: Expression) -> Expression:
+    """A value from around a step, in the step; it cannot be assigned into there."""
+    if type(value.ids) is int:
+        return Expression(graph, value.ids)
+    ids = value.ids.view()
+    ids.flags.writeable = False
+    return Expression(graph, ids)
+
+
+def _from_outside() -> ExpressionError:
+    return ExpressionError(
+        "assignment into an array from outside the step",
+        "a step is traced once for all, and what it changes outside would be changed once.",
+        "Make the array part of the carry, or copy it: y = y.copy().",
+    )
+
+
 def _owner(graph: Graph) -> str:
     name = getattr(graph.names, "name", None)
     return "another Program" if name is None else f"Program {name!r}"
@@ -668,21 +692,27 @@ def _holds_expression(values: Any) -> bool:
 
 
 def graph_of(*values: Any) -> Graph | None:
-    """The graph of the first expression among the values, lists included; None if there is none."""
+    """The graph of the first expression among the values, lists included; None if there is none.
+
+    While a step is traced, that of the step, if one of the values is the step's.
+    """
+    found: Graph | None = None
     for v in values:
         if isinstance(v, Expression):
-            return v.graph
-        if isinstance(v, Constraint):
-            return v.lhs.graph
-        if isinstance(v, (list, tuple)):
-            found = graph_of(*v)
-            if found is not None:
-                return found
+            g: Graph | None = v.graph
+        elif isinstance(v, Constraint):
+            g = v.lhs.graph
+        elif isinstance(v, (list, tuple)):
+            g = graph_of(*v)
         elif isinstance(v, np.ndarray) and v.dtype == object:
-            found = graph_of(*v.ravel().tolist())
-            if found is not None:
-                return found
-    return None
+            g = graph_of(*v.ravel().tolist())
+        else:
+            continue
+        if g is not None and (found is None or g.is_inside(found)):
+            found = g
+            if g.inner is None:
+                return g
+    return found
 
 
 def _need_graph(*values: Any) -> Graph:

@@ -40,6 +40,9 @@ class Watch(Protocol):
     def stored(self, array: Any, key: Any) -> None:
         """array[key] = … was written into the expression `array`."""
 
+    def repeated(self, first: int, nodes: Ids, steps: int) -> None:
+        """From node `first` on, `nodes` (k,) are about to be repeated, all of them once for each step."""
+
 
 class _Closed:
     """The watch of a graph that takes no more nodes: raises what `error` makes."""
@@ -53,11 +56,16 @@ class _Closed:
     def stored(self, array: Any, key: Any) -> None:
         raise self.error()
 
+    def repeated(self, first: int, nodes: Ids, steps: int) -> None:
+        raise self.error()
+
 
 class Graph:
     """Nodes of one program. Append-only; node numbers never change."""
 
-    __slots__ = ("a", "args", "b", "code", "coefs", "known", "names", "traced", "values", "watch")
+    __slots__ = (
+        "a", "args", "b", "code", "coefs", "inner", "known", "names", "outer", "traced", "values", "watch",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         #: told of every new node: watch.made(code, first); None almost always
@@ -75,6 +83,9 @@ class Graph:
         self.names: Any = None
         #: whether a Python function is being traced into it, where expressions stand for numbers
         self.traced = False
+        #: while a step is traced that will be repeated: the graph of its expressions, over the same nodes; see `opened`
+        self.inner: Graph | None = None
+        self.outer: Graph | None = None
 
     def __len__(self) -> int:
         return len(self.code)
@@ -138,6 +149,42 @@ class Graph:
         counts = np.asarray(counts, dtype=np.int64)
         first = start + np.concatenate(([0], np.cumsum(counts[:-1]))) if counts.size else counts
         return self.nodes(LINEAR, np.asarray(first, dtype=np.int32), counts.astype(np.int32))
+
+    def repeat(
+        self, code: NDArray[Any], a: NDArray[Any], b: NDArray[Any], args: NDArray[Any], coefs: NDArray[Any],
+        nodes: Ids, steps: int,
+    ) -> None:  # fmt: skip
+        """Append nodes (steps, k) that repeat `nodes` (k,), step by step, and operands and coefficients of sums."""
+        if self.watch is not None:
+            self.watch.repeated(len(self.code), nodes, steps)
+        parts = (self.code, code, np.int16), (self.a, a, np.int32), (self.b, b, np.int32)
+        for own, new, kind in (*parts, (self.args, args, np.int32), (self.coefs, coefs, np.float64)):
+            if new.size:
+                own.frombytes(np.ascontiguousarray(new, dtype=kind).data.cast("B"))
+
+    def opened(self) -> Graph:
+        """A graph over the same nodes, for expressions that mean one step of many until `close` ends it.
+
+        They may be computed with expressions of this graph, and the result is one of the step's.
+        """
+        new = Graph()
+        for name in ("a", "args", "b", "code", "coefs", "known", "names", "traced", "values", "watch"):
+            setattr(new, name, getattr(self, name))
+        new.outer, self.inner = self, new
+        return new
+
+    def close(self, error: Callable[[], Exception]) -> None:
+        """End a graph that was `opened`; using an expression of it raises `error()` from now on."""
+        assert self.outer is not None
+        self.outer.inner, self.outer = None, None
+        self.watch = _Closed(error)
+
+    def is_inside(self, other: Graph) -> bool:
+        """Whether `other` is the graph that this one was opened in, or one around that."""
+        around = self.outer
+        while around is not None and around is not other:
+            around = around.outer
+        return around is not None
 
     def handed_over(self, error: Callable[[], Exception]) -> Graph:
         """The same nodes as a graph of its own; making another node in this one raises `error()` from now on.

@@ -18,7 +18,7 @@ from lagrad.errors import DeclarationError, ShapeError
 from lagrad.expr.expression import Constraint, Expression, graph_of, lift
 from lagrad.expr.graph import Graph
 from lagrad.frontends.lines import assignment, caller
-from lagrad.frontends.trace import Trace, active, recording
+from lagrad.frontends.trace import StatesInStep, Trace, active, recording
 from lagrad.frontends.tree import is_static, mapped
 from lagrad.numbers import check_callable
 from lagrad.program import Program
@@ -110,6 +110,8 @@ def _declare(
     trace: Trace, kind: str, function: Callable[[Any], Any], guess: Any, name: str, lower: Any, upper: Any
 ) -> Any:
     """New states like `guess`, and the constraints that `function` of them makes; returns the states."""
+    if trace.steps:
+        raise StatesInStep
     program, name = trace.program, trace.new_root(name)
     first = program.states.size
     y = mapped(partial(_state, trace, lower, upper), name, guess)

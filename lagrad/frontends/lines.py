@@ -111,7 +111,9 @@ class Recorder:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.lines: list[tuple[int, CodeType, int]] = []  # first node of an operation, code and instruction
+        #: first node of an operation, code and instruction; no code for nodes that are named as those they repeat
+        self.lines: list[tuple[int, CodeType | None, int]] = []
+        self.repeats: list[tuple[int, NDArray[np.int32], int]] = []  # see `Watch.repeated`
         #: name, nodes, shape of the whole array, and the index assigned to (None: all of it)
         self.values: list[tuple[str, int | NDArray[np.int32], tuple[int, ...], Any]] = []
         self._entry: FrameType | None = None  # of the last operation: the user's code called this function
@@ -164,27 +166,36 @@ class Recorder:
                 self._nodes += nodes.size
                 return
 
+    def repeated(self, first: int, nodes: NDArray[np.int32], steps: int) -> None:
+        """Note nodes that are named as the nodes of one step, with the number of the step."""
+        self._settle(first)
+        self._entry = self._next = None
+        self.lines.append((first, None, 0))
+        self.repeats.append((first, nodes, steps))
+
     def finish(self, taken: Iterable[str]) -> Labels:
         """The labels; `taken` are names that the program has declared."""
         self._settle(len(self.graph))
         self._entry = self._next = None
-        return Labels(self.lines, self.values, set(taken))
+        return Labels(self.lines, self.values, set(taken), self.repeats)
 
 
 class Labels(Mapping[int, str]):
     """Node -> its name, put together when first asked for.
 
     The first value of a variable is called by the variable's name, its third "t#3", an element "t[2]" or
-    "t#3[2]". A value that is assigned to no variable is called by its source and line.
+    "t#3[2]". A value that is assigned to no variable is called by its source and line. A value of a step of
+    `lg.scan` has the number of the step behind it: "t (step 12)".
     """
 
     def __init__(
         self,
-        lines: list[tuple[int, CodeType, int]],
+        lines: list[tuple[int, CodeType | None, int]],
         values: list[tuple[str, int | NDArray[np.int32], tuple[int, ...], Any]],
         taken: set[str],
+        repeats: list[tuple[int, NDArray[np.int32], int]],
     ) -> None:
-        self._lines, self._values, self._taken = lines, values, taken
+        self._lines, self._values, self._taken, self._repeats = lines, values, taken, repeats
         self._made: dict[int, str] | None = None
 
     @property
@@ -195,9 +206,13 @@ class Labels(Mapping[int, str]):
 
     def __getitem__(self, node: int) -> str:
         found = self._labels.get(node)
-        if found is None:
-            raise KeyError(node)
-        return found
+        if found is not None:
+            return found
+        for first, nodes, steps in self._repeats:
+            step, k = divmod(node - first, max(nodes.size, 1))
+            if 0 <= step < steps:
+                return f"{self[int(nodes[k])]} (step {step})"
+        raise KeyError(node)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._labels)
@@ -206,7 +221,7 @@ class Labels(Mapping[int, str]):
         return len(self._labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (self._labels,)  # code objects stay where the function is
+        return _named_before, (self._labels, self._repeats)  # code objects stay where the function is
 
     def _named(self) -> dict[int, str]:
         seen: Counter[str] = Counter(self._taken)
@@ -228,8 +243,8 @@ class Labels(Mapping[int, str]):
                     out[node] = numbered(element_name(name, shape, offset))
         ends = [first for first, _, _ in self._lines[1:]] + [self._lines[-1][0] + 1 if self._lines else 0]
         for (first, code, lasti), end in zip(self._lines, ends, strict=True):
-            fresh = [node for node in range(first, end) if node not in out]
-            if not fresh:
+            fresh = [node for node in range(first, end) if node not in out] if code else []
+            if not code or not fresh:
                 continue
             line, _, part = source_of(code, lasti)
             if part:
@@ -238,6 +253,14 @@ class Labels(Mapping[int, str]):
                 for k, node in enumerate(fresh):
                     out[node] = name if len(fresh) == 1 else f"{name}[{k}]"
         return out
+
+
+def _named_before(
+    labels: dict[int, str], repeats: list[tuple[int, NDArray[np.int32], int]]
+) -> Mapping[int, str]:
+    out = Labels([], [], set(), repeats)
+    out._made = labels
+    return out
 
 
 # -- errors -----------------------------------------------------------------------------------------------

@@ -55,6 +55,12 @@ class Trace:
     program: Program
     guesses: list[tuple[int, NDArray[np.int32]]] = field(default_factory=list)
     roots: Counter[str] = field(default_factory=Counter)  # names in use, without what follows "." and "["
+    steps: list[Graph] = field(default_factory=list)  # of the steps being traced, the innermost last
+
+    @property
+    def graph(self) -> Graph:
+        """Where expressions are made now."""
+        return self.steps[-1] if self.steps else self.program.graph
 
     def new_root(self, name: str) -> str:
         """`name`, or "name#2" and so on if it is in use."""
@@ -83,6 +89,13 @@ class Trace:
             values = evaluated(program.graph, nodes, parameters.__getitem__, states.__getitem__).ravel()
             states[here] = np.where(np.isfinite(values), values, states[here])
         return states
+
+
+class StatesInStep(BaseException):
+    """Raised where a step that was to be traced once for all declares states: it is run once for each instead.
+
+    No Exception, so that nobody's own `except` takes it for an error.
+    """
 
 
 _ACTIVE: ContextVar[tuple[Trace, ...]] = ContextVar("lagrad_traces", default=())
@@ -219,7 +232,7 @@ def zeros(shape: int | tuple[int, ...]) -> Any:
     going_on = active()
     if going_on is None:
         return numbers
-    graph = going_on.program.graph
+    graph = going_on.graph
     return (
         Expression(graph, np.full(shape, graph.constant(0.0), dtype=np.int32))
         if numbers.ndim
