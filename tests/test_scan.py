@@ -63,6 +63,13 @@ def handed_on(scan: Any, x: Any) -> Any:
     return np.sum(last * np.array([1.0, 10.0, 100.0])) + np.sum(np.cumsum(every) ** 2)
 
 
+def kept(scan: Any, x: Any) -> Any:
+    """A carry of which two parts never change."""
+    step = lambda c, w: (np.concatenate([c[:1] * c[1] + w * c[2], c[1:]]), c[2] * c[0])  # noqa: E731
+    last, every = scan(step, x, np.linspace(1.1, 2.0, 4))
+    return np.sum(last * np.array([1.0, 10.0, 100.0])) + np.prod(every)
+
+
 def exchanged(scan: Any, x: Any) -> Any:
     """A carry whose parts change places, one that stays, and one that is what x was."""
 
@@ -105,7 +112,7 @@ def branches(scan: Any, x: Any) -> Any:
     return np.sum(last) + np.sum(every)
 
 
-PROGRAMS = [plain, scalar, sums, handed_on, exchanged, nested, fixed, branches]
+PROGRAMS = [plain, scalar, sums, handed_on, kept, exchanged, nested, fixed, branches]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
@@ -253,7 +260,9 @@ def test_everything_that_reads_programs_reads_scans() -> None:
     np.testing.assert_allclose(found[0], value, rtol=1e-14)
     np.testing.assert_allclose(found[1]["x"], gradient, rtol=1e-12)
     np.testing.assert_allclose(program.to_callable("numpy")({"x": given})["out"], value, rtol=1e-14)
-    assert "(step 3)" in repr(program) and "\\sin" in program.lagrangian("out").latex()
+    assert "(step 3)" in repr(program)
+    small = lg.trace(lambda x: lg.scan(lambda c, _: (np.sin(c) * x, None), x, length=2)[0], 0.5)
+    assert r"\sin\left(\sin\left(x\right) \, x\right) \, x" in small.lagrangian("out").latex()
 
 
 def kepler(scan: Any, x: Any) -> Any:
