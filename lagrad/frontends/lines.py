@@ -119,6 +119,10 @@ class Recorder:
         self._entry: FrameType | None = None  # of the last operation: the user's code called this function
         self._next: tuple[FrameType, str, int] | None = None  # where its result is going, and its first node
         self._nodes = 0  # in `values`
+        # by the identity of code objects, which are kept for that: their hashes take longer than all else here
+        self._ours: dict[int, bool] = {}
+        self._stores: dict[int, dict[int, str]] = {}
+        self._kept: list[CodeType] = []
 
     def made(self, code: int, first: int) -> None:
         """Note one operation."""
@@ -126,17 +130,36 @@ class Recorder:
             return  # constants and declared things have no need of a name
         frame: FrameType | None = sys._getframe(2)
         entry = None
-        while frame is not None and is_ours(frame.f_code.co_filename):
+        ours = self._ours
+        while frame is not None:
+            here = frame.f_code
+            own = ours.get(id(here))
+            if own is None:
+                own = ours[id(here)] = is_ours(here.co_filename)
+                self._kept.append(here)
+            if not own:
+                break
             entry, frame = frame, frame.f_back
         if entry is not self._entry:  # else one call in the user's code makes both, and has not ended
-            self._settle(first)
-        self._entry = entry
+            if self._next is not None:
+                self._settle(first)
+            self._entry = entry
         if len(self.lines) >= EVENTS or first > NODES:
             self._entry = self._next = self.graph.watch = None
         elif frame is not None:
-            self.lines.append((first, frame.f_code, frame.f_lasti))
-            target = assignment(frame)
-            self._next = None if target is None else (*target, first)
+            at = frame.f_lasti
+            self.lines.append((first, here, at))
+            stores = self._stores.get(id(here))
+            if stores is None:
+                stores = self._stores[id(here)] = _stores(here)
+            name = stores.get(at)
+            if name is None:
+                self._next = None
+            elif name != _RETURN:
+                self._next = frame, name, first
+            else:
+                target = assignment(frame.f_back)
+                self._next = None if target is None else (*target, first)
 
     def _settle(self, now: int) -> None:
         """Look what the last operation's result was assigned to."""
