@@ -328,10 +328,10 @@ def solve_from(layout: Layout, start: Solution, p: Floats, options: Options) -> 
     leg = p - before
     u = start.v[layout.m :]
     if not (options.ladder and leg.any()):
-        return solve(layout, p, u, options, lent=start.lent)
+        return solve(layout, p, u, options, near=start)
     watch = Watch(options.time_limit, options.progress)
     try:
-        return solve(layout, p, u, replace(options, ladder=False), lent=start.lent)
+        return solve(layout, p, u, replace(options, ladder=False), near=start)
     except (ConvergenceError, EvaluationError) as error:
         block, newton = error.block, [a for a in getattr(error, "attempts", []) if isinstance(a, Attempt)]
     with watch:

@@ -27,7 +27,7 @@ from lagrad.ladder import Attempt as Attempt
 from lagrad.ladder import Newton, climb, doubt
 from lagrad.layout import Layout
 from lagrad.linalg.blocks import REFINEMENT, LargeBlock, more_steps
-from lagrad.linalg.sparse import REGULAR, Counters, SparseFactor
+from lagrad.linalg.sparse import REGULAR, Counters, SparseFactor, times
 from lagrad.linearize import Evaluated, Linearization
 from lagrad.watch import OutOfTime, Watch
 
@@ -405,16 +405,16 @@ def solve(
     start: Floats | None,
     options: Options,
     tried: Mapping[int, Sequence[Attempt]] | None = None,
-    lent: Mapping[int, SparseFactor] | None = None,
+    near: Solution | None = None,
 ) -> Solution:
     """Solve every block in order from the guesses, or from `start` (n,), states in block order.
 
-    `tried`: what was attempted before, by block, for the report. `lent`: factors of large blocks near `start`, whose
-    pivots are tried first. Raises `ConvergenceError` or `EvaluationError` for the first block that could not be
-    solved.
+    `tried`: what was attempted before, by block, for the report. `near`: the solution that `start` is of, whose
+    factors of large blocks are tried first. Raises `ConvergenceError` or `EvaluationError` for the first block that
+    could not be solved.
     """
     with Watch(options.time_limit, options.progress) as watch, Counters.tally() as counters:
-        return _Run(layout, p, start, options, watch, tried or {}, lent or {}, counters).solution()
+        return _Run(layout, p, start, options, watch, tried or {}, near, counters).solution()
 
 
 def _reference_values(layout: Layout, block: LargeBlock) -> Floats | None:
@@ -426,7 +426,7 @@ def _reference_values(layout: Layout, block: LargeBlock) -> Floats | None:
     p = np.where(np.isnan(layout.values), 1.0, layout.values)
     options = Options(ladder=False, progress=False)
     with Watch(None, False) as watch:
-        run = _Run(layout, p, None, options, watch, {}, {}, Counters())
+        run = _Run(layout, p, None, options, watch, {}, None, Counters())
         b = 0
         while b < block.block:  # another large block, or one that fails, keeps its guesses
             b = run.sweep(b, block.block, True) + 1
@@ -446,7 +446,7 @@ class _Run:
         options: Options,
         watch: Watch,
         tried: Mapping[int, Sequence[Attempt]],
-        lent: Mapping[int, SparseFactor],
+        near: Solution | None,
         counters: Counters,
     ) -> None:
         machine, n_blocks = layout.machine, layout.kind.size
@@ -456,11 +456,13 @@ class _Run:
         self.v = np.concatenate([p, self.start])
         self.data = np.zeros(machine.nnz)
         self.residual, self.magnitude = np.zeros(machine.n), np.zeros(machine.n)
+        if near is not None and near.evaluated is not None:
+            self.magnitude[:] = near.evaluated.magnitude
         self.status = np.zeros(n_blocks, np.int8)
         self.iterations = np.zeros(n_blocks, np.int32)
         self.large = {block.block: (g + 1, block) for g, block in enumerate(layout.pattern.large)}
         self.large_from = min((b.hi - b.lo for _, b in self.large.values()), default=machine.n + 1)
-        self.begin_with, self.counters = lent, counters
+        self.near, self.counters = near, counters
         self.lent: dict[int, SparseFactor] = {}
         self.far: set[int] = set()
         self.evaluated: set[int] = set()
@@ -564,7 +566,7 @@ class _Run:
         group, block = self.large[b]
         return _LargeNewton(
             self.layout, group, block, self.v, self.residual, self.magnitude, self.data, self.watch,
-            self.begin_with.get(b),
+            None if self.near is None else self.near.lent.get(b),
         )  # fmt: skip
 
     def newton_large(self, b: int, cold: bool) -> None:
@@ -740,6 +742,7 @@ class _LargeNewton:
         self.u = v[layout.m + block.lo : layout.m + block.hi]  # a view: writing it moves v
         self.factor: SparseFactor | None = None
         self.factored: Floats | None = None  # the values that it is of
+        self.entries = np.empty(0)  # the partials inside the block as last evaluated
         self.gain = 1.0  # what another step on the factor at hand would leave of the error
         self.bend = np.inf  # what a Newton step left, per length
         self.typical: Floats | None = None  # magnitudes by which the root was accepted, if not its own
@@ -748,6 +751,12 @@ class _LargeNewton:
         """R, magnitudes and partials of the block at v; whether all are numbers."""
         self.layout.pattern.counters.add("evaluations")
         self.layout.machine.group_jacobian(self.group, self.v, self.residual, self.magnitude, self.data)
+        self.entries = self.data[self.block.slots]
+        return self.finite
+
+    @property
+    def finite(self) -> bool:
+        """Whether R, magnitudes and partials as last evaluated are numbers."""
         return bool(
             np.isfinite(self.residual[self.rows]).all()
             and np.isfinite(
@@ -757,8 +766,12 @@ class _LargeNewton:
         )
 
     @property
-    def entries(self) -> Floats:
-        return self.data[self.block.slots]
+    def held(self) -> tuple[Floats, ...]:
+        """u and all that an evaluation writes but `entries`, as views."""
+        machine, lo, hi = self.layout.machine, self.block.lo, self.block.hi
+        a, b = machine.rows.a_ptr, machine.nnz_u + machine.rows.b_ptr
+        by_states, by_parameters = self.data[a[lo] : a[hi]], self.data[b[lo] : b[hi]]
+        return self.u, self.residual[self.rows], self.magnitude[self.rows], by_states, by_parameters
 
     def within(self, bound: float) -> bool:
         return bool((np.abs(self.residual[self.rows]) <= bound * self.magnitude[self.rows]).all())
@@ -777,7 +790,7 @@ class _LargeNewton:
         entries = np.abs(self.entries)
         magnitude = propagated_magnitude(
             self.layout, self.block.lo, self.block.hi, self.magnitude[self.rows],
-            lambda x: _times(self.block, self.layout, entries, x),
+            lambda x: _times(self.block, entries, x),
         )  # fmt: skip
         if not (np.abs(self.residual[self.rows]) <= bound * magnitude).all():
             return False
@@ -816,33 +829,16 @@ class _LargeNewton:
         layout, exact, noise = self.layout, forward.EXACT * forward.EPS, forward.NOISE * forward.EPS
         if cold:
             open_block(layout, self.block.block, self.v)
-        if not self.evaluate():
-            return forward.NOT_FINITE, 0
         scale = layout.scale[self.rows]
         damping, contraction, expected = 1.0, 1.0, np.inf
-        if self.near is not None and self.near.status == REGULAR and not self.within(exact):
-            # warm: factors from a solution nearby may do, if one step on them leaves little of the next
-            self.factor, before, at_hand = self.near, self.u.copy(), False
-            weight = np.maximum(np.abs(before), scale)
-            step = self.solve(-self.residual[self.rows])
-            length = float((np.abs(step) / weight).max())
-            if length < np.inf and not self.step(before, step, 1.0) and self.evaluate_residual():
-                correction = self.solve(-self.residual[self.rows])
-                after = float((np.abs(correction) / weight).max())
-                if after <= CHORD * length:
-                    self.gain = after / length
-                    origin, solved = before, self.keep(correction, after, weight)
-                    before = self.u.copy()
-                    if (solved or self.evaluate()) and self.unbent(before - origin, weight):
-                        if solved:
-                            return forward.SOLVED, 1
-                        # No root is multiple that the next step finds where factors still serve as well as this.
-                        contraction = self.gain
-                    at_hand = True
-            if not at_hand:
-                self.u[:] = before
-                self.evaluate()
-            self.factor = None
+        start, solved = self.u.copy(), self.warm(scale)
+        if solved and self.unbent(self.u - start, np.maximum(np.abs(start), scale)):
+            return forward.SOLVED, 1
+        self.factor = None
+        if solved is None:
+            self.u[:], self.gain, self.bend = start, 1.0, np.inf
+            if not self.evaluate():
+                return forward.NOT_FINITE, 0
         for it in range(options.max_iterations + 1):
             if self.within(exact):
                 return self._simple(contraction), it
@@ -863,11 +859,12 @@ class _LargeNewton:
             noisy = self.within(noise)
             damping = min(1.0, 4.0 * damping)
             correction, after = step, length
+            quick = self.gain <= CHORD and self.pays(step)  # no partials will be asked for
             while True:
                 bounded = self.step(start, step, damping)
                 shorter = 0.25 * damping
-                if self.evaluate():
-                    if self.within(exact):
+                if self.evaluate_residual() if quick else self.evaluate():
+                    if self.within(exact) and (not quick or (self.evaluate() and self.within(exact))):
                         return self._simple(contraction), it + 1
                     correction = self.solve(-self.residual[self.rows])
                     after = float((np.abs(correction) / weight).max())
@@ -886,31 +883,62 @@ class _LargeNewton:
                         return forward.STALLED, it
                 damping = shorter
             expected = np.inf
-            if damping < 1.0 or bounded:
+            whole = damping == 1.0 and not bounded
+            if not whole:
                 contraction = 1.0
             else:
                 expected = after
-                if not self.within(noise):
+                measured = not self.within(noise)  # of rounding it would say nothing
+                if measured:
                     contraction = after / length
                     # at the root the factors are as far off as the step was long; on the way, half as far
                     self.gain, self.bend = 2.0 * contraction, contraction / length
-                    if contraction <= CHORD and self.pays(correction):
-                        if self.keep(correction, after, weight):
-                            return forward.SOLVED, it + 1
-                        self.evaluate()
-                        expected = np.inf
-                        continue
-                small = bool((np.abs(correction) <= forward.STEP * np.abs(self.u)).all())
-                if small and contraction <= forward.QUADRATIC and self.within(options.tolerance):
-                    before = self.u.copy()
-                    self.u += correction
-                    if self.evaluate():
-                        if self.within(noise):
-                            return forward.SOLVED, it + 1
-                    else:
-                        self.u[:] = before
-                        self.evaluate()
+                useful = contraction if measured else self.gain
+                if useful <= CHORD and self.pays(correction):
+                    if self.keep(correction, after, weight):
+                        return self._simple(contraction), it + 1
+                    expected = np.inf
+                    continue
+            if quick and not self.evaluate():  # R is finite there, and a partial is not
+                self.u[:], self.bend = start, np.inf
+                self.evaluate()
+                continue
+            small = whole and bool((np.abs(correction) <= forward.STEP * np.abs(self.u)).all())
+            if small and contraction <= forward.QUADRATIC and self.within(options.tolerance):
+                before = self.u.copy()
+                self.u += correction
+                if self.evaluate():
+                    if self.within(noise):
+                        return forward.SOLVED, it + 1
+                else:
+                    self.u[:] = before
+                    self.evaluate()
         return forward.TOO_MANY_ITERATIONS, options.max_iterations
+
+    def warm(self, scale: Floats) -> bool | None:
+        """Steps on the factors of a solution nearby, if one of them leaves little of the next.
+
+        Whether the block is solved at their end, where residual and partials are then at hand; None: they do not serve.
+        Partials at the start are not asked for, and magnitudes are those of the solution nearby until the end.
+        """
+        near, noise = self.near, forward.NOISE * forward.EPS
+        if near is None or near.status != REGULAR or not self.evaluate_residual():
+            return None
+        self.factor, start, residual = near, self.u.copy(), self.residual[self.rows].copy()
+        weight = np.maximum(np.abs(start), scale)
+        step = self.solve(-residual)
+        length = float((np.abs(step) / weight).max())
+        if not 0.0 < length < np.inf or self.step(start, step, 1.0) or not self.evaluate_residual():
+            return None
+        correction = self.solve(-self.residual[self.rows])
+        after = float((np.abs(correction) / weight).max())
+        if not after <= CHORD * length:
+            return None
+        self.gain, self.bend = after / length, after / length**2
+        solved = self.keep(correction, after, weight)
+        # of rounding noise it would say nothing that a step on it leaves little
+        told = bool((np.abs(residual) > noise * self.magnitude[self.rows]).any())
+        return solved if told and self.finite else None
 
     def left(self, step: Floats) -> float:
         """The largest change of a state relative to its size in a step, 1 at most."""
@@ -937,38 +965,40 @@ class _LargeNewton:
         Jacobian may vanish: (y - a) (y - a - p) is linear from the root at a + 1, p = 1, to the double one at a, p = 0.
         State by state, because one that moves farther than others must not speak for them.
         """
-        here = self.solve(_times(self.block, self.layout, self.entries, moved))
+        here = self.solve(_times(self.block, self.entries, moved))
         floor = FLOOR * float((np.abs(moved) / weight).max()) * weight
         return bool((np.abs(here - moved) <= forward.BENT * np.maximum(np.abs(moved), floor)).all())
 
     def keep(self, correction: Floats, after: float, weight: Floats) -> bool:
         """Steps on the factor at hand, `correction` first, of length `after`, while each is far shorter than the last.
 
-        Whether the block is solved at their end, by all that is asked of a solution; if not, residual and partials
-        are to be evaluated anew.
+        Whether the block is solved at their end, by all that is asked of a solution; residual and partials are
+        evaluated there, and the former is finite.
         """
-        exact, noise = forward.EXACT * forward.EPS, forward.NOISE * forward.EPS
+        end = self.to_end(correction, after, weight)
+        return self.evaluate() and end and self.within(forward.NOISE * forward.EPS)
+
+    def to_end(self, correction: Floats, after: float, weight: Floats) -> bool:
+        """The steps of `keep`; whether others would change nothing, or no longer less than the last."""
         while True:
             before = self.u.copy()
             if self.step(before, correction, 1.0) or not self.evaluate_residual():
                 self.u[:] = before
                 return False
             if self.left(correction) * self.gain <= 0.25 * forward.EPS:
-                break
+                return True
             correction = self.solve(-self.residual[self.rows])
-            if self.within(
-                exact
-            ):  # what is left is smooth, as rounding is not, and the last step costs no more
+            if self.within(forward.EXACT * forward.EPS):
+                # what is left is smooth, as rounding is not, and the last step costs no more
                 self.u += correction
-                break
+                return True
             reached = float((np.abs(correction) / weight).max())
             self.gain = reached / after
             if not self.gain <= CHORD:
-                break
+                return True
             after = reached
             if not self.pays(correction):
                 return False
-        return self.within(noise) and self.evaluate() and self.within(noise)
 
     def far(self) -> bool:
         """Whether the Jacobian at the solution is to be factored for what is solved there with it.
@@ -998,29 +1028,30 @@ class _LargeNewton:
         step = self.solve(forward.NOISE * forward.EPS * magnitude)
         weight = np.maximum(np.abs(start), self.layout.scale[self.rows])
         length = float((np.abs(step) / weight).max())
-        seen = _times(block, self.layout, np.abs(self.entries), weight)
+        seen = _times(block, np.abs(self.entries), weight)
         if (seen <= forward.NOISE * forward.EPS * magnitude).any():
             return forward.MULTIPLE_ROOT
         if length == 0.0:
             length, step = forward.EPS, forward.EPS * weight
         here, r = self.entries, self.residual[self.rows].copy()
+        held = [part.copy() for part in self.held]
         self.u[:] = start + step
         self.evaluate()
-        change = self.solve(_times(block, self.layout, self.entries - here, step))
-        straight = _times(block, self.layout, here, step)
+        change = self.solve(_times(block, self.entries - here, step))
+        straight = _times(block, here, step)
         if self.typical is None:
             magnitude = self.magnitude[self.rows]
         allowed = forward.BENT * np.abs(straight) + forward.EXACT * forward.EPS * magnitude
         off = np.abs(self.residual[self.rows] - r - straight)  # nan where the step left a domain
-        self.u[:] = start
-        self.evaluate()
+        for part, before in zip(self.held, held, strict=True):
+            part[:] = before
+        self.entries = here
         simple = (off <= allowed).all() and (np.abs(change) <= forward.BENT * length * weight).all()
         return forward.SOLVED if simple else forward.MULTIPLE_ROOT
 
 
-def _times(block: LargeBlock, layout: Layout, entries: Floats, x: Floats) -> Floats:
+def _times(block: LargeBlock, entries: Floats, x: Floats) -> Floats:
     """The diagonal block with these entries times x."""
-    rows, lo, hi = layout.machine.rows, block.lo, block.hi
-    row = np.repeat(np.arange(hi - lo), rows.a_ptr[lo + 1 : hi + 1] - layout.pattern.split[lo:hi])
-    products = entries * x[rows.a_col[block.slots] - lo]
-    return np.asarray(np.bincount(row, weights=products, minlength=x.size), dtype=np.float64)
+    pattern, out = block.pattern, np.empty(x.size)
+    times(pattern.indptr, pattern.indices, pattern.n, entries, x, out)
+    return out

@@ -726,6 +726,18 @@ def test_rcond_of_a_small_block_is_exact():
         assert factors.condition()[0] == pytest.approx(1.0 / np.linalg.cond(scaled, 1), rel=1e-9)
 
 
+@pytest.mark.parametrize("exponent", [0.1, 1, 6])
+def test_rcond_of_refactored_values_is_under_scales_that_fit_them(exponent):
+    """Other units than those that the pivots were chosen in."""
+    rng = np.random.default_rng(7)
+    matrix, ptr = block_triangular([40], seed=5)
+    units = 10.0 ** rng.uniform(-exponent, exponent, 40)
+    scaled = csr(sp.diags_array(units) @ matrix @ sp.diags_array(np.roll(units, 1)))
+    rcond = factored(matrix, ptr, 1).refactor(scaled.data).condition()[0]
+    truth = true_rcond(balanced(matrix.toarray()))
+    assert truth / 10 <= rcond <= truth * 10
+
+
 @pytest.mark.parametrize("dense_max", [1, 100])
 def test_units_alone_do_not_read_as_ill_conditioning(dense_max):
     matrix, ptr = block_triangular([40, 3, 1, 90], seed=5)

@@ -159,3 +159,14 @@ def test_old_factors_serve_for_several_steps_and_end_at_the_same_root():
     counters = solution.report.counters
     assert counters.residuals >= 3 and counters.refactorizations <= 3
     assert solution.certificate.residual < 1e-15
+
+
+@pytest.mark.parametrize("more", [1e-6, 0.01, 0.5])
+def test_partials_are_evaluated_where_a_warm_start_ends_and_where_it_factors(more: float) -> None:
+    system = lg.build(bratu.build(N, HERE))
+    lam = HERE * (1 + more)
+    warm = system.solve({"lam": lam}, start=system.solve())
+    np.testing.assert_allclose(warm["u"], reference(lam), rtol=0, atol=1e-13)
+    counters = warm.report.counters
+    assert counters.evaluations == 1 + counters.refactorizations
+    assert counters.refactorizations == (1 if more > 0.1 else 0)

@@ -17,7 +17,7 @@ from benchmarks.harness import OURS, Case, Entrant, Goal, Work
 from benchmarks.peers import power_flow_scipy
 from examples import power_flow
 
-SOLVES = 10
+SOLVES = 100
 
 
 def factors() -> list[np.ndarray]:

@@ -330,7 +330,7 @@ class BlockFactors:
         matrix = (p.ptr, p.indptr, p.split, p.indices, self.data)
         condition_small(*matrix, p.packed, self.lu, self.piv, self.r, self.c, self.status, rcond)
         for block, factor in zip(p.large, self.large, strict=True):
-            rcond[block.block] = condition_large(*self._alone(block.lo, block.hi), factor)
+            rcond[block.block] = condition_large(block.pattern, self.data[block.slots], factor)
         return rcond
 
     def null_vectors(self, block: int) -> NullVectors:

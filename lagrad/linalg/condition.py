@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from lagrad.kernel import kernel
 from lagrad.linalg.dense import lu_solve_many
-from lagrad.linalg.sparse import REGULAR, SparseFactor, analyze, equilibrating_scales
+from lagrad.linalg.sparse import (
+    REGULAR,
+    SparseFactor,
+    SparsePattern,
+    analyze,
+    equilibrating_scales,
+    largest_column,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
@@ -88,17 +95,16 @@ def condition_small(
         rcond[b] = 1.0 / norm / inverse
 
 
-def condition_large(indptr: Ints, indices: Ints, n: int, data: Floats, factor: SparseFactor) -> float:
+def condition_large(pattern: SparsePattern, data: Floats, factor: SparseFactor) -> float:
     """rcond of one large block from its values and its factor; 0 if it is singular.
 
     With the factor of a nearby matrix it is the nearby inverse that is estimated, once for all that borrow it, and
     under the scales of that matrix.
     """
-    if factor.status != REGULAR or not np.isfinite(data).all():
+    if factor.status != REGULAR:
         return 0.0
     r, c, inverse = factor.inverse
-    scaled = np.abs(data) * np.repeat(r, np.diff(indptr)) * c[indices]
-    norm = float(np.bincount(indices, weights=scaled, minlength=n).max())
+    norm = largest_column(pattern.indptr, pattern.indices, pattern.n, data, r, c)
     with np.errstate(divide="ignore"):
         rcond = float(1.0 / np.float64(norm) / inverse)
     return min(1.0, rcond) if np.isfinite(rcond) else 0.0
