@@ -32,6 +32,7 @@ from lagrad.certificate import (
     check_regular,
 )
 from lagrad.coupling import coupled
+from lagrad.determined import undetermined
 from lagrad.domain import culprit
 from lagrad.errors import CertificateError, DeclarationError, EvaluationError, KinkError, ShapeError, listed
 from lagrad.layout import Layout, by_name, numbers, several
@@ -141,7 +142,7 @@ class Differentiator:
     ) -> None:
         self.layout = layout
         self._linearize = at
-        self.multiple = multiple
+        self._found_multiple = multiple
         self.solved = solved
         self.flat = flat
 
@@ -149,6 +150,11 @@ class Differentiator:
     def at(self) -> Linearization:
         """The partials at the point, factored."""
         return self._linearize()
+
+    @cached_property
+    def multiple(self) -> NDArray[np.bool_]:
+        """(n_blocks,) blocks whose Jacobian rounding decides: at a multiple root, or not determined."""
+        return self._found_multiple | undetermined(self.at)
 
     # -- checks ---------------------------------------------------------------------------------------------
     def _check_point(self, at_any_point: bool) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lagrad.assembly.machine import Machine
+from lagrad.assembly.nearby import reach
 from lagrad.errors import DeclarationError, ShapeError, UnknownNameError
 from lagrad.expr.expression import Expression
 from lagrad.expr.graph import PARAMETER, STATE, Graph
@@ -154,6 +155,11 @@ class Layout(Names):
         from lagrad.assembly.flat import flatten
 
         return flatten(self.machine, 0, self.n)
+
+    @cached_property
+    def reach(self) -> Floats:
+        """`assembly.nearby.reach` of the machine."""
+        return reach(self.machine)
 
     # -- which states depend on which -----------------------------------------------------------------------
     def computed_from(

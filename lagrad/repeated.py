@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lagrad.assembly.forward import Scratch
+from lagrad.assembly.forward import EPS, NOISE, Scratch
 from lagrad.assembly.whole import DONE, Room, solve_and_differentiate
 from lagrad.built import Built
 from lagrad.certificate import BACKWARD_LIMIT, RCOND_LIMIT, RESIDUAL_LIMIT
+from lagrad.determined import LITTLE_CHANGE
 from lagrad.errors import ConvergenceError, DeclarationError, EvaluationError, ShapeError
 from lagrad.kernel import specialised
 from lagrad.layout import Floats, Layout, several
@@ -38,7 +39,7 @@ def compiled_arguments(layout: Layout, options: Options) -> tuple[Any, ...]:
         Scratch.of(machine.registers, layout.largest_small), machine.m, machine.nnz_u,
         layout.scale, layout.lower, layout.upper, layout.opening_ptr, layout.opening,
         pattern.split, pattern.packed, options.max_iterations, options.tolerance,
-        RESIDUAL_LIMIT, RCOND_LIMIT, BACKWARD_LIMIT,
+        RESIDUAL_LIMIT, RCOND_LIMIT, BACKWARD_LIMIT, NOISE * EPS, LITTLE_CHANGE, layout.reach,
     )  # fmt: skip
 
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from lagrad.assembly.forward import sweep
 from lagrad.assembly.machine import rows_jacobian
+from lagrad.assembly.nearby import change_of_blocks, far_enough, move, signed
 from lagrad.assembly.products import minus_transposed_times
 from lagrad.kernel import kernel
 from lagrad.linalg.condition import condition_small
-from lagrad.linalg.sweeps import backward_error, factor_small, residual_rows, sweep_transposed
+from lagrad.linalg.sweeps import backward_error, factor_small, residual_rows, sweep_forward, sweep_transposed
 
 Index = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -28,13 +29,16 @@ DONE, UNSOLVED, REFUSED = 0, 1, 2
 class Room(NamedTuple):
     """Working storage for n states in n_blocks blocks, m parameters and k outputs; few arrays, as in `Scratch`."""
 
-    data: Floats  # (nnz,)
+    data: Floats  # (2, nnz) partials at the solution, and at a point moved off it
+    moved: Floats  # (m+n,) that point
     lu: Floats  # packed dense blocks
     piv: Index  # (n,)
-    rows: Floats  # (5, n) residual, magnitude, scales of rows and of columns, largest product of a row
+    # (8, n) residual, magnitude, scales of rows and of columns, largest product of a row; residual and magnitude at
+    # the moved point, and how it is moved
+    rows: Floats
     iterations: Index  # (n_blocks,)
     status: NDArray[np.int8]  # (2, n_blocks) of the solve; of the factors
-    blocks: Floats  # (2, n_blocks) reciprocal condition; error of the adjoint
+    blocks: Floats  # (3, n_blocks) reciprocal condition; error of the adjoint; change of the Jacobian
     adjoint: Floats  # (4, n·k) seeds; λ; its residual; the size of that
     column: Floats  # (k,) error of the adjoint
     total: Floats  # (m·k,)
@@ -44,24 +48,26 @@ class Room(NamedTuple):
         """Storage of the sizes stated."""
         i8, i32 = np.int8, np.int32
         return Room(
-            np.zeros(nnz), np.empty(packed), np.zeros(n, i32), np.ones((5, n)), np.zeros(n_blocks, i32),
-            np.zeros((2, n_blocks), i8), np.empty((2, n_blocks)), np.zeros((4, n * k)), np.empty(k), np.empty(m * k),
+            np.zeros((2, nnz)), np.empty(m + n), np.empty(packed), np.zeros(n, i32), np.ones((8, n)),
+            np.zeros(n_blocks, i32), np.zeros((2, n_blocks), i8), np.empty((3, n_blocks)), np.zeros((4, n * k)),
+            np.empty(k), np.empty(m * k),
         )  # fmt: skip
 
 
 @kernel
 def solve_and_differentiate(
     ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, opening_ptr, opening, split, packed,
-    max_iterations, tolerance, residual_limit, rcond_limit, backward_limit, cold, outputs, inputs, room, v, out,
+    max_iterations, tolerance, residual_limit, rcond_limit, backward_limit, noise, change_limit, reach, cold,
+    outputs, inputs, room, v, out,
 ):  # fmt: skip
     """DONE, or the stage at which a check failed. v (m+n,): start, then solution; out (outputs, inputs).
 
-    cold: v starts at the guesses, not at a solution.
+    cold: v starts at the guesses, not at a solution. noise, reach: see `assembly.nearby`.
     """
     n_blocks = kind.size
     n = ptr[n_blocks]
     k = outputs.size
-    data, residual, magnitude, r, c = room.data, room.rows[0], room.rows[1], room.rows[2], room.rows[3]
+    data, residual, magnitude, r, c = room.data[0], room.rows[0], room.rows[1], room.rows[2], room.rows[3]
     status, regular, rcond = room.status[0], room.status[1], room.blocks[0]
     reached = sweep(
         0, n_blocks, n + 1, ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper,
@@ -104,6 +110,18 @@ def solve_and_differentiate(
     for b in range(n_blocks):
         if status[b] != 0 or regular[b] != 0 or not rcond[b] > rcond_limit:
             return REFUSED
+    e, change = room.rows[7], room.blocks[2]
+    signed(noise, magnitude, e)
+    sweep_forward(0, n_blocks, 1, ptr, a_ptr, split, a_col, data, packed, lu, piv, e)
+    if far_enough(ptr, kind, m, reach, v, e):
+        move(m, e, v, room.moved)
+        change_of_blocks(
+            ptr, kind, tapes, terms, rows, scratch.registers[0], scratch.registers[1], nnz_u, split, packed, r, c,
+            rcond, data, room.moved, room.rows[5], room.rows[6], room.data[1], change,
+        )  # fmt: skip
+        for b in range(n_blocks):
+            if not change[b] <= change_limit:  # `determined` compares more points
+                return REFUSED
     seeds, lam, wrong, size = room.adjoint[0], room.adjoint[1], room.adjoint[2], room.adjoint[3]
     largest, total = room.rows[4], room.total
     for t in range(k):
@@ -133,12 +151,13 @@ def solve_and_differentiate(
 @kernel
 def solve_lanes(
     ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, opening_ptr, opening, split, packed,
-    max_iterations, tolerance, residual_limit, rcond_limit, backward_limit, cold, outputs, inputs, room, v, out, state,
+    max_iterations, tolerance, residual_limit, rcond_limit, backward_limit, noise, change_limit, reach, cold,
+    outputs, inputs, room, v, out, state,
 ):  # fmt: skip
     """`solve_and_differentiate` for every lane: v (lanes, m+n), out (lanes, outputs, inputs), state (lanes,)."""
     for i in range(state.size):
         state[i] = solve_and_differentiate(
             ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, opening_ptr, opening, split,
-            packed, max_iterations, tolerance, residual_limit, rcond_limit, backward_limit, cold, outputs, inputs,
-            room, v[i], out[i],
+            packed, max_iterations, tolerance, residual_limit, rcond_limit, backward_limit, noise, change_limit,
+            reach, cold, outputs, inputs, room, v[i], out[i],
         )  # fmt: skip
