@@ -186,7 +186,7 @@ class _Ordinary:
         self, layout: Layout, states: NDArray[Any], cols: NDArray[Any], options: Options, keep: bool
     ) -> None:
         self._layout, self._cols, self._options, self._keep = layout, cols, options, keep
-        self._rows = layout.machine.col_position[states]
+        self._rows = layout.machine.col_position[states].astype(np.int64)
         self._at = layout.m + self._rows
         self._v = np.concatenate([layout.values, layout.guess])  # parameters and last solution
         self._spare = self._v.copy()
