@@ -19,7 +19,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -47,6 +47,14 @@ convection and diffusion on 100×100 points (1.0) 0.37 M, 0.71 M; its rows shuff
 DIAGONAL_THRESHOLD = 0.01
 """In the symmetric order a diagonal pivot stays if it is at least this share of its column: less fill."""
 
+DIAGONAL_GROWTH = 1e4
+"""Growth up to which pivots on the diagonal are taken in a fresh factorization; else COLAMD and partial pivoting.
+
+SuperLU would leave the diagonal where it must, one pivot after the other, in an order that was made for none. Measured:
+the Jacobian of y_i² + 1 = 0.1 (y_i−1 + y_i+1) around 40 000 states at y = 0, whose diagonal is zero, takes it more than
+a minute, deaf to limits and to Ctrl-C, and 0.02 s with COLAMD; 200×200 points, coupled to their neighbours by 1 and to
+themselves by 2, more than 6 s and 0.15 s. The growth is infinite there; of the power flow of 9241 buses it is 126.
+"""
 GROWTH_LIMIT = 1e8
 """Largest max|l| · max|u| / max|a| with which a refactorization on old pivots is accepted.
 
@@ -246,7 +254,7 @@ class SuperLUPattern:
     indptr: Ints  # (n + 1,)
     indices: Ints  # (nnz,)
     n: int
-    symmetric: bool  # pattern near enough to symmetric for minimum degree on A + Aᵀ
+    symmetric: bool  # a full diagonal, and near enough to symmetric for minimum degree on A + Aᵀ
     counters: Counters
     heavy: SparsePattern | None = None  # the same pattern for another library, to refactor heavy fill with
 
@@ -258,7 +266,8 @@ class SuperLUPattern:
         counters.add("analyses")
         pattern = sp.csr_array((np.ones(len(indices)), indices, indptr), shape=(n, n))
         mirrored = pattern.multiply(pattern.T).nnz
-        return SuperLUPattern(indptr, indices, n, mirrored >= SYMMETRY * max(len(indices), 1), counters)
+        symmetric = mirrored >= SYMMETRY * max(len(indices), 1) and bool(pattern.diagonal().all())
+        return SuperLUPattern(indptr, indices, n, symmetric, counters)
 
     def factor(self, data: Floats) -> SuperLUFactor:
         """Equilibrate, choose pivots and factor with SuperLU."""
@@ -270,18 +279,15 @@ class SuperLUPattern:
         if not np.isfinite(data).all():
             return self._without_factors(NOT_FINITE)
         r, c = equilibrating_scales(self.indptr, self.indices, self.n, data)
+        heavy = self.symmetric and self.diagonal.fill.heavy
+        if self.symmetric and not heavy:
+            found, growth = replace(self.diagonal, r=r, c=c, known=self.diagonal.fill).eliminate(data)
+            if growth <= DIAGONAL_GROWTH:
+                return found
         scaled = data * np.repeat(r, np.diff(self.indptr)) * c[self.indices]
         transposed = sp.csc_array((scaled, self.indices, self.indptr), shape=(self.n, self.n))
         try:
-            if self.symmetric:
-                lu = spla.splu(
-                    transposed,
-                    permc_spec="MMD_AT_PLUS_A",
-                    diag_pivot_thresh=DIAGONAL_THRESHOLD,
-                    options={"SymmetricMode": True},
-                )
-            else:
-                lu = spla.splu(transposed, permc_spec="COLAMD")
+            lu = _symmetric_lu(transposed) if heavy else spla.splu(transposed, permc_spec="COLAMD")
         except RuntimeError as error:
             if "singular" not in str(error):
                 raise
@@ -295,6 +301,23 @@ class SuperLUPattern:
         if status == REGULAR and not d.all():
             status = ZERO_PIVOT
         return SuperLUFactor(order, data, lp, li, lx, up, ui, ux, d, status)
+
+    @cached_property
+    def diagonal(self) -> PivotOrder:
+        """Minimum degree on A + Aᵀ with every pivot on the diagonal, unscaled.
+
+        SuperLU gives its ordering along with factors only: here of a matrix with this pattern that needs no pivoting.
+        """
+        import scipy.sparse as sp
+
+        length = np.diff(self.indptr)
+        row = np.repeat(np.arange(self.n), length)
+        data = np.where(row == self.indices, 1.0, 0.5 / length[row])
+        transposed = sp.csc_array((data, self.indices, self.indptr), shape=(self.n, self.n))
+        order = np.empty(self.n, np.int32)
+        perm = _symmetric_lu(transposed).perm_c.astype(np.int32)
+        order[perm] = np.arange(self.n, dtype=np.int32)
+        return PivotOrder(self, np.ones(self.n), np.ones(self.n), order, perm)
 
     def _without_factors(self, status: int) -> SuperLUFactor:
         ints, floats = np.empty(0, np.int32), np.empty(0)
@@ -315,6 +338,17 @@ class PivotOrder:
     c: Floats  # (n,) scale of each column of A, a power of two
     constraint: Ints  # (n,)
     position: Ints  # (n,)
+    known: Fill | None = None  # its fill, if that is known
+
+    def eliminate(self, data: Floats) -> tuple[SuperLUFactor, float]:
+        """Factors with these pivots for the values `data` (nnz,), finite, and their growth: inf if they are none."""
+        pattern, fill = self.pattern, self.fill
+        lx, ux, d = np.empty(len(fill.li)), np.empty(len(fill.ui)), np.empty(pattern.n)
+        growth = refactor_columns(
+            pattern.n, pattern.indptr, pattern.indices, data, self.r, self.c, self.constraint, self.position,
+            fill.lp, fill.li, fill.up, fill.ui, fill.group_end, lx, ux, d,
+        )  # fmt: skip
+        return SuperLUFactor(self, data, fill.lp, fill.li, lx, fill.up, fill.ui, ux, d, REGULAR), growth
 
     @cached_property
     def fill(self) -> Fill:
@@ -324,6 +358,8 @@ class PivotOrder:
         the values at hand, and it need not be zero for other values. This one is closed: eliminating any
         values in this order stays inside it.
         """
+        if self.known is not None:
+            return self.known
         p = self.pattern
         lp, li, up, ui = fill_pattern(p.n, p.indptr, p.indices, self.constraint, self.position)
         li, ui = sorted_columns(p.n, lp, li), sorted_columns(p.n, up, ui)
@@ -404,30 +440,11 @@ class SuperLUFactor(Estimated):
         if not np.isfinite(data).all():
             return pattern.factor(data)
         pattern.counters.add("refactorizations")
-        fill = order.fill
-        lx, ux, d = np.empty(len(fill.li)), np.empty(len(fill.ui)), np.empty(pattern.n)
-        growth = refactor_columns(
-            pattern.n,
-            pattern.indptr,
-            pattern.indices,
-            data,
-            order.r,
-            order.c,
-            order.constraint,
-            order.position,
-            fill.lp,
-            fill.li,
-            fill.up,
-            fill.ui,
-            fill.group_end,
-            lx,
-            ux,
-            d,
-        )
+        found, growth = order.eliminate(data)
         if not growth <= GROWTH_LIMIT:
             pattern.counters.add("rejections")
             return pattern.factor(data)
-        return SuperLUFactor(order, data, fill.lp, fill.li, lx, fill.up, fill.ui, ux, d, REGULAR)
+        return found
 
     def solve(self, rhs: Floats, transpose: bool = False) -> Floats:
         """A⁻¹ rhs or A⁻ᵀ rhs, for rhs (n,) or (n, k); all nan where there are no regular factors."""
@@ -458,6 +475,18 @@ class SuperLUFactor(Estimated):
             x.reshape(-1),
         )
         return x
+
+
+def _symmetric_lu(transposed: sp.csc_array) -> Any:
+    """SuperLU's factors in the order of minimum degree on A + Aᵀ, diagonal pivots preferred."""
+    import scipy.sparse.linalg as spla
+
+    return spla.splu(
+        transposed,
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=DIAGONAL_THRESHOLD,
+        options={"SymmetricMode": True},
+    )
 
 
 def values(data: Floats) -> Floats:
