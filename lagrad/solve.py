@@ -825,7 +825,7 @@ class _LargeNewton:
         return bounded
 
     def run(self, cold: bool, options: Options) -> tuple[int, int]:
-        """(status, iterations)."""
+        """(status, iterations); steps on the factor of a solution before count as one."""
         layout, exact, noise = self.layout, forward.EXACT * forward.EPS, forward.NOISE * forward.EPS
         if cold:
             open_block(layout, self.block.block, self.v)
@@ -835,24 +835,25 @@ class _LargeNewton:
         if solved and self.unbent(self.u - start, np.maximum(np.abs(start), scale)):
             return forward.SOLVED, 1
         self.factor = None
+        begun = int(solved is not None)
         if solved is None:
             self.u[:], self.gain, self.bend = start, 1.0, np.inf
             if not self.evaluate():
                 return forward.NOT_FINITE, 0
         for it in range(options.max_iterations + 1):
             if self.within(exact):
-                return self._simple(contraction), it
+                return self._simple(contraction), begun + it
             if it == options.max_iterations:
                 break
             self.watch.tick("block {}, {} states: Newton iteration {}", self.block.block, self.u.size, it)
             if not self.factorize():
-                return forward.SINGULAR_ITERATE, it
+                return forward.SINGULAR_ITERATE, begun + it
             step = self.solve(-self.residual[self.rows])
             start = self.u.copy()
             weight = np.maximum(np.abs(start), scale)
             length = float((np.abs(step) / weight).max())
             if not np.isfinite(length):
-                return forward.SINGULAR_ITERATE, it
+                return forward.SINGULAR_ITERATE, begun + it
             if length > 2.0 * expected:
                 contraction = 1.0
             self.gain = min(1.0, 2.0 * self.bend * length)
@@ -865,7 +866,7 @@ class _LargeNewton:
                 shorter = 0.25 * damping
                 if self.evaluate_residual() if quick else self.evaluate():
                     if self.within(exact) and (not quick or (self.evaluate() and self.within(exact))):
-                        return self._simple(contraction), it + 1
+                        return self._simple(contraction), begun + it + 1
                     correction = self.solve(-self.residual[self.rows])
                     after = float((np.abs(correction) / weight).max())
                     if after <= (1.0 - 0.25 * damping) * length:
@@ -878,9 +879,9 @@ class _LargeNewton:
                     self.u[:] = start
                     self.evaluate()
                     if noisy or (near and self.vanishing(noise)):
-                        return self._simple(contraction), it
+                        return self._simple(contraction), begun + it
                     if shorter < forward.SMALLEST:
-                        return forward.STALLED, it
+                        return forward.STALLED, begun + it
                 damping = shorter
             expected = np.inf
             whole = damping == 1.0 and not bounded
@@ -896,7 +897,7 @@ class _LargeNewton:
                 useful = contraction if measured else self.gain
                 if useful <= CHORD and self.pays(correction):
                     if self.keep(correction, after, weight):
-                        return self._simple(contraction), it + 1
+                        return self._simple(contraction), begun + it + 1
                     expected = np.inf
                     continue
             if quick and not self.evaluate():  # R is finite there, and a partial is not
@@ -909,7 +910,7 @@ class _LargeNewton:
                 self.u += correction
                 if self.evaluate():
                     if self.within(noise):
-                        return forward.SOLVED, it + 1
+                        return forward.SOLVED, begun + it + 1
                 else:
                     self.u[:] = before
                     self.evaluate()
