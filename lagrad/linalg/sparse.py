@@ -8,8 +8,8 @@ the matrix and with its transpose. Knows nothing of the blocks around it, and no
     factor  = factor.refactor(data)            other values, the same pivots where they still serve
     x       = factor.solve(rhs, transpose)     rhs (n,) or (n, k), all columns in one pass
 
-The default backend takes its pivots from SuperLU once, and then refactors on a fixed pattern by the
-left-looking method of Gilbert and Peierls (1988) with the search left out. Other libraries are in
+The default backend takes its order, and pivots off the diagonal, from SuperLU once, and then refactors on a fixed
+pattern by the left-looking method of Gilbert and Peierls (1988) with the search left out. Other libraries are in
 `lagrad.linalg.backends`.
 """
 
