@@ -65,7 +65,10 @@ def handed_on(scan: Any, x: Any) -> Any:
 
 def kept(scan: Any, x: Any) -> Any:
     """A carry of which two parts never change."""
-    step = lambda c, w: (np.concatenate([c[:1] * c[1] + w * c[2], c[1:]]), c[2] * c[0])  # noqa: E731
+
+    def step(c: Any, w: Any) -> Any:
+        return np.concatenate([c[:1] * c[1] + w * c[2], c[1:]]), c[2] * c[0]
+
     last, every = scan(step, x, np.linspace(1.1, 2.0, 4))
     return np.sum(last * np.array([1.0, 10.0, 100.0])) + np.prod(every)
 
@@ -384,6 +387,20 @@ def test_what_does_not_fit_is_refused_by_name(
             lg.scan(step, init, xs, length)
         else:
             lg.trace(lambda x: lg.scan(step, init, xs, length)[0], 2.0)
+
+
+def test_what_a_step_is_given_can_be_printed() -> None:
+    seen: list[str] = []
+
+    def f(x: Any) -> Any:
+        def step(c: Any, w: Any) -> Any:
+            seen.append(f"{c * x + w}")
+            return c, None
+
+        return lg.scan(step, x, np.ones(3))[0]
+
+    lg.trace(f, 2.0)
+    assert seen == ["‹step› * x + ‹step›"]
 
 
 def test_after_a_refusal_the_function_goes_on() -> None:

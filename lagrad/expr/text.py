@@ -15,6 +15,7 @@ from lagrad.expr.primitives import ATOM, PRIMITIVES, PRODUCT, SIGN, SUM
 
 _MAX_NODES = 400  # a line longer than this is not read; the rest is shown as …
 _MAX_TEXT = 2000  # characters of an operand
+GIVEN = "‹step›"  # the carry, or x, of the step that is being traced
 
 
 def node_text(
@@ -31,6 +32,9 @@ def node_text(
         code, a, b = graph.code[i], graph.a[i], graph.b[i]
         if code == CONSTANT:
             value = graph.values[a]
+            if value != value:  # no constant is nan: what a step of `lg.scan` is given
+                out[i] = (GIVEN, ATOM)
+                continue
             out[i] = (f"{value:.12g}", ATOM if value >= 0 else SIGN)
         elif code in (PARAMETER, STATE):
             names = graph.names
