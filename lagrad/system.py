@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from traceback import clear_frames
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,8 +36,7 @@ from lagrad.structure.dulmage_mendelsohn import dulmage_mendelsohn
 from lagrad.structure.matching import maximum_matching
 from lagrad.watch import Watch
 
-if TYPE_CHECKING:
-    from lagrad.assembly.flat import FlatCode
+T = TypeVar("T")
 
 
 def build(program: Program, *, dense_max: int = DENSE_MAX, linear: str = "superlu") -> System:
@@ -69,11 +69,18 @@ def build(program: Program, *, dense_max: int = DENSE_MAX, linear: str = "superl
     said = Declarations.of(program)
     straight = None
     if not said.bounds:  # which a solve looks after
-        straight = Straight.of(said.graph_views(), said.lhs, said.rhs, said.names.n_states)
+        straight = said.of_graph(lambda arrays: Straight.of(arrays, said.lhs, said.rhs, said.names.n_states))
     if straight is None:
         return System(_layout(said, dense_max, linear))
-    flat = partial(_straight_code, said, straight)
-    return System(Built(said.names, said.values, partial(_layout, said, dense_max, linear), flat))
+    flat = partial(straight.flat, n_parameters=said.names.n_parameters)
+    return System(
+        Built(
+            said.names,
+            said.values,
+            partial(_layout, said, dense_max, linear),
+            lambda: said.of_graph(flat),
+        )
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +124,14 @@ class Declarations:
             program.share_all,
         )
 
-    def graph_views(self) -> tuple[NDArray[Any], ...]:
-        """The graph as it was then; it cannot grow for as long as these are held."""
-        return self.names.graph.views(self.extent)
-
-
-def _straight_code(said: Declarations, straight: Straight) -> FlatCode:
-    return straight.flat(said.graph_views(), said.names.n_parameters)
+    def of_graph(self, make: Callable[[tuple[NDArray[Any], ...]], T]) -> T:
+        """What `make` makes of the arrays of the graph as it was then, without a copy of them."""
+        try:
+            return make(self.names.graph.views(self.extent))
+        except BaseException as stopped:
+            # the graph cannot grow while its arrays are held, as the traceback of a Ctrl-C would
+            clear_frames(stopped.__traceback__)
+            raise
 
 
 def _layout(said: Declarations, dense_max: int, linear: str) -> Layout:

@@ -172,6 +172,22 @@ def test_a_state_used_before_its_definition_goes_the_ordinary_way() -> None:
     assert system.function(of=["z"])([3.0])[0] == 16.0
 
 
+def test_a_loop_gives_values_and_derivatives_in_any_order_of_calls() -> None:
+    program = lg.Program()
+    x = program.parameter("x", 3.0)
+    y, z = program.state("y", guess=1.0), program.state("z", guess=1.0)
+    program.constrain(y * z == x)
+    program.constrain(y == 2 * z + 1)
+    function = lg.build(program).function(of=["y"])
+    for x in (3.0, 10.0, 21.0):  # z = (√(1 + 8x) − 1) / 4
+        root = np.sqrt(1 + 8 * x)
+        np.testing.assert_allclose(function.value([x]), [(root + 1) / 2], rtol=1e-12)
+        value, jacobian = function([x])
+        np.testing.assert_allclose(value, [(root + 1) / 2], rtol=1e-12)
+        np.testing.assert_allclose(jacobian, [[2 / root]], rtol=1e-12)
+        np.testing.assert_allclose(function.value([x + 0.1]), [(np.sqrt(1.8 + 8 * x) + 1) / 2], rtol=1e-12)
+
+
 @pytest.mark.parametrize("rows", ["y == y * x", "y == 1, y == 2", "y == x, x == y"])
 def test_rows_that_do_not_say_what_a_state_is_are_refused_or_solved_as_before(rows: str) -> None:
     program = lg.Program()
@@ -214,6 +230,24 @@ def test_a_system_is_of_the_program_as_it_was_built() -> None:
         system.function(of=["z"])
     later = lg.build(program).function(of=["z", "w"])([3.0, 4.0])[0]
     np.testing.assert_allclose(later, [27.0, 2.0], rtol=1e-14)
+
+
+def test_a_build_that_is_interrupted_leaves_a_program_that_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = lg.Program()
+    x = program.parameter("x", 2.0)
+    program.define("y", x * x)
+
+    def interrupted(*args: Any) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) as kept:
+        patched.setattr("lagrad.assembly.straight._reach", interrupted)
+        lg.build(program)
+    for k in range(10_000):
+        x = x * 1.0001 if k % 2 else x / 1.0001
+    program.define("z", x)
+    assert kept.value is not None
+    np.testing.assert_allclose(lg.build(program).function(of=["z"])([3.0])[0], 3.0, rtol=1e-10)
 
 
 def test_all_who_ask_at_once_get_one_layout() -> None:
