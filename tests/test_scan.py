@@ -223,6 +223,29 @@ def test_among_expressions_of_a_declared_program() -> None:
     np.testing.assert_allclose(solution.gradient("last")["x"], 6.0 + 10.0 / 4.0, rtol=1e-12)
 
 
+def test_nested_among_expressions_of_a_declared_program() -> None:
+    """The inner scan begins with what is no value of the step around it, and uses one that is."""
+    program = lg.Program()
+    x = program.parameter("x", 2.0)
+
+    def step(c: Any, w: Any) -> Any:
+        inner, _ = lg.scan(lambda d, _: (d * c + w, None), x, length=2)
+        return c + inner, None
+
+    program.define("last", lg.scan(step, x * 1.0, np.array([1.0, 0.5]))[0])
+    solution = lg.build(program).solve()
+
+    def expected(x: float) -> float:
+        c = x
+        for w in (1.0, 0.5):
+            c = c + (x * c + w) * c + w
+        return c
+
+    np.testing.assert_allclose(solution["last"], expected(2.0), rtol=1e-14)
+    slope = (expected(2.0 + 1e-6) - expected(2.0 - 1e-6)) / 2e-6
+    np.testing.assert_allclose(solution.gradient("last")["x"], slope, rtol=1e-8)
+
+
 @pytest.mark.parametrize("traced", [False, True])
 def test_no_steps(traced: bool) -> None:
     def f(x: Any) -> Any:
@@ -251,6 +274,16 @@ def test_states_of_a_step_are_named_with_its_number() -> None:
     hidden = lg.build(program).solve().hidden
     np.testing.assert_allclose(hidden["rate (step 1)"], np.sin(np.sin(0.5) ** 2 + 0.5), rtol=1e-14)
     assert "rate (step 2)" in hidden
+
+
+def test_names_after_a_long_scan_are_known() -> None:
+    def f(x: Any) -> Any:
+        last, _ = lg.scan(lambda c, _: (np.sin(c) * x, None), np.ones(300) * x, length=1_000)
+        total = np.sum(last)
+        return total * total
+
+    program = lg.trace(f, 0.5)
+    assert len(program.graph) > 300_000 and "total" in program.shared().values()
 
 
 def test_everything_that_reads_programs_reads_scans() -> None:

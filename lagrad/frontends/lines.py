@@ -119,6 +119,7 @@ class Recorder:
         self._entry: FrameType | None = None  # of the last operation: the user's code called this function
         self._next: tuple[FrameType, str, int] | None = None  # where its result is going, and its first node
         self._nodes = 0  # in `values`
+        self._most = NODES
         # by the identity of code objects, which are kept for that: their hashes take longer than all else here
         self._ours: dict[int, bool] = {}
         self._stores: dict[int, dict[int, str]] = {}
@@ -144,7 +145,7 @@ class Recorder:
             if self._next is not None:
                 self._settle(first)
             self._entry = entry
-        if len(self.lines) >= EVENTS or first > NODES:
+        if len(self.lines) >= EVENTS or first > self._most:
             self._entry = self._next = self.graph.watch = None
         elif frame is not None:
             at = frame.f_lasti
@@ -195,6 +196,7 @@ class Recorder:
         self._entry = self._next = None
         self.lines.append((first, None, 0))
         self.repeats.append((first, nodes, steps))
+        self._most += steps * nodes.size  # of which none is watched
 
     def finish(self, taken: Iterable[str]) -> Labels:
         """The labels; `taken` are names that the program has declared."""

@@ -67,6 +67,8 @@ def scan(step: Step, init: Any, xs: Any = None, length: int | None = None) -> tu
     graph = graph_of(*_leaves(init), *_leaves(xs)) if going_on is None else going_on.graph
     if graph is None:
         return _each(step, init, xs, steps) if steps else _none(step, init, xs)
+    while graph.inner is not None:  # in a step of a scan among expressions of a declared program
+        graph = graph.inner
     around = [] if going_on is None else going_on.steps
     inner = graph.opened()
     around.append(inner)
