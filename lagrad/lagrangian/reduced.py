@@ -260,17 +260,19 @@ def run(
     if reduced.good is None:
         nothing = np.zeros(problem.N)
         return Ended(problem.x0, np.zeros(problem.M), nothing, 0, record.nfev, "failed", reason)
+    if status in ("stalled", "iterations", "unbounded") and constrained:
+        status, nearest = _feasibility(reduced, problem.x0[k0:], status)
+        if nearest is not None:  # solvers leave it, and may end anywhere
+            record(max(0, reduced.iteration - 1), *reduced.whole(nearest))
     assert record.last is not None
     x, lam, z, _ = record.last
-    if status in ("stalled", "iterations", "unbounded") and constrained:
-        status = _feasibility(reduced, problem.x0[k0:], status)
     if reason and status == "stalled":
         status = "failed"
     return Ended(x, lam, z, max(0, reduced.iteration - 1), record.nfev, status, reason)
 
 
-def _feasibility(reduced: Reduced, y: Floats, status: str) -> str:
-    """`status`, or "infeasible" where the equalities and inequalities are violated at every minimum of the violation.
+def _feasibility(reduced: Reduced, y: Floats, status: str) -> tuple[str, _Point | None]:
+    """`status`, or "infeasible" and a point where the equalities and inequalities are violated least, and are.
 
     That is looked for from the start by least squares on the violation alone.
     """
@@ -293,7 +295,7 @@ def _feasibility(reduced: Reduced, y: Floats, status: str) -> str:
     assert ended is not None
     limit = np.sqrt(reduced.tolerance)
     if np.abs(off(ended.y)).max(initial=0.0) <= limit:
-        return status
+        return status, None
     try:
         nearest = least_squares(
             off,
@@ -304,11 +306,12 @@ def _feasibility(reduced: Reduced, y: Floats, status: str) -> str:
             ftol=1e-14,
             gtol=1e-14,
         )
+        if np.abs(nearest.fun).max(initial=0.0) > limit:
+            at = reduced.point(nearest.x)
+            return "infeasible", at if at.solution is not None else None
     except _Done:
-        return "stalled" if status == "unbounded" else status
-    if np.abs(nearest.fun).max(initial=0.0) > limit:
-        return "infeasible"
-    return "stalled" if status == "unbounded" else status
+        pass
+    return "stalled" if status == "unbounded" else status, None
 
 
 def _check(problem: Problem, name: str, constrained: bool, k0: int) -> None:
