@@ -444,6 +444,33 @@ def test_singular_blocks_are_reported_all_of_them_and_no_others(dense_max):
             np.testing.assert_allclose(left, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("columns", [(), (3,)])
+def test_refinement_takes_fewer_steps_where_the_factor_differs_by_something_smooth(transpose, columns):
+    """Convection and diffusion on 120² points, with a factor that lacks a reaction; plain refinement beside it."""
+    m = 120
+    x, y = np.mgrid[1 : m + 1, 1 : m + 1] / (m + 1)
+    line = sp.diags_array([-1.01, 2.0, -0.99], offsets=[-1, 0, 1], shape=(m, m))
+    near = csr(sp.kron(line, sp.eye_array(m)) + sp.kron(sp.eye_array(m), line))
+    matrix = csr(near - sp.diags_array((np.exp(-x * y) / (m + 1) ** 2).ravel()))
+    b = np.random.default_rng(2).standard_normal((m * m, *columns)) + 1.0
+    pattern = factored(near, [0, m * m], 1).pattern
+    lent = pattern.factor(near.data).large_factors()
+    before = pattern.counters.refinements
+    found, info = pattern.factor(matrix.data, lent).solve_refined(b, transpose)
+    steps = pattern.counters.refinements - before
+
+    a = matrix.T if transpose else matrix
+    truth = spla.spsolve(sp.csc_array(a), b.reshape(m * m, -1)).reshape(b.shape)
+    np.testing.assert_allclose(found, truth, rtol=0, atol=1e-11 * np.abs(truth).max())
+    assert info.overall < 1e-15 and not info.refactored
+
+    plain, guess = 0, lent[0].solve(b, transpose)
+    while np.max(np.abs(b - a @ guess) / (abs(a) @ np.abs(guess) + np.abs(b))) > 1e-15:
+        plain, guess = plain + 1, guess + lent[0].solve(b - a @ guess, transpose)
+    assert 2 < steps <= plain - 2
+
+
 def test_threads_may_share_a_pattern_and_its_factors():
     matrix, ptr = block_triangular(SIZES)
     shared = factored(matrix, ptr, 20)

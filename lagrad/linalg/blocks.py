@@ -62,6 +62,9 @@ REFINEMENT = 2.5
 """One step of refinement of a large block, with its residual, in solves (grid of 9241 buses: 0.88 ms and 0.36 ms)."""
 
 
+TINY = 1e-300  # a size below it is no unit to measure a residual in
+
+
 @dataclass(frozen=True, eq=False)
 class LargeBlock:
     """One block with a sparse LU of its own: rows lo .. hi − 1 of the matrix."""
@@ -412,29 +415,51 @@ class _Check:
     def refine(self, block: LargeBlock, factor: SparseFactor, wanted: Floats, x: Floats, steps: int) -> float:
         """Solve one large block alone for `wanted`, in its rows of x, and refine; its backward error.
 
+        With M the matrix that the factor is of, refinement adds M⁻¹ r, r = b − A x. Here each step goes as far along
+        M⁻¹ r, made conjugate to the directions before, as leaves the least of r (Eisenstat, Elman and Schultz 1983), in
+        the norm in which the backward error is measured: what M differs from A by is often smooth, and a few directions
+        hold most of it (Bratu on 256² points, factor of another solution: 4 steps instead of 6 to 2e-16).
+
         inf once a refactorization would be cheaper than the steps that are left, if each gains what the last did
         (the first gains about what the factor's error is). A step of which that promises enough is the last, and is
         measured with all other rows.
         """
-        part, residual = x[block.lo : block.hi], self.residual[block.lo : block.hi]
-        self.wanted[block.lo : block.hi] = wanted
+        rows = slice(block.lo, block.hi)
+        part, residual = x[rows], self.residual[rows]
+        self.wanted[rows] = wanted
         rounding = float(self.rounding[block.block])
         part[...] = factor.solve(wanted, self.transpose)
         gain = error = self._alone(block, x)
+        unit = 1.0 / np.maximum(self.size[rows], TINY)
+        before: list[
+            tuple[Floats, Floats, Floats, Floats]
+        ] = []  # directions d, A d, and that in units, its square
         for _ in range(steps):
             if error <= rounding or not math.isfinite(error):
                 break
             if REFINEMENT * more_steps(error, gain, rounding) > factor.price:
                 return math.inf
-            last = 10.0 * gain * error <= rounding
-            before = part.copy()
-            part += factor.solve(residual, self.transpose)
+            d = factor.solve(residual, self.transpose)
             self.factors.pattern.counters.add("refinements")
-            if last:
+            if 10.0 * gain * error <= rounding:
+                part += d
                 return rounding
-            new = self._alone(block, x)
+            times_d = self._times(block, d, x)
+            for e, times_e, in_units, square in before:
+                share = (unit * times_d * in_units).sum(axis=0) / square
+                d -= share * e
+                times_d -= share * times_e
+            in_units = unit * times_d
+            square = (in_units**2).sum(axis=0)
+            if not (square > 0.0).all():
+                break
+            before.append((d, times_d, in_units, square))
+            far = (unit * residual * in_units).sum(axis=0) / square
+            part += far * d
+            residual -= far * times_d
+            new = self._backward_error(block.block, block.block + 1, x, np.zeros(x.shape[1]))
             if not new < error:
-                part[...] = before
+                part -= far * d
                 break
             gain, error = new / error, new
             if gain > 0.25:
@@ -446,6 +471,17 @@ class _Check:
         self._measure(block.block, block.block + 1, self.factors.pattern.split, self.wanted, x, column)
         return float(self.block[block.block])
 
+    def _times(self, block: LargeBlock, d: Floats, x: Floats) -> Floats:
+        """The block, or its transpose, times d (rows of the block, k); x (n, k) tells the shape of the whole."""
+        p, flat = self.factors.pattern, (-1,)
+        whole, out, size = np.zeros(x.shape), np.zeros(x.shape), np.empty(x.shape)
+        whole[block.lo : block.hi] = -d
+        residual_rows(
+            block.lo, block.hi, x.shape[1], p.split, p.indptr, p.split, p.indices, self.factors.data, self.transpose,
+            np.zeros(x.size), whole.reshape(flat), out.reshape(flat), size.reshape(flat), np.empty(p.n),
+        )  # fmt: skip
+        return out[block.lo : block.hi]
+
     def _measure(self, first: int, last: int, start: Ints, b: Floats, x: Floats, column: Floats) -> None:
         """Blocks first .. last − 1, rows from entry start[row] on: whole rows, or their part inside."""
         p, data, m = self.factors.pattern, self.factors.data, x.shape[1]
@@ -455,7 +491,15 @@ class _Check:
         residual_rows(
             lo, hi, m, start, p.indptr, p.split, p.indices, data, self.transpose, b.reshape(-1), flat, *out
         )
-        backward_error(first, last, m, p.ptr, flat, *out, self.block, column)
+        self._backward_error(first, last, x, column)
+
+    def _backward_error(self, first: int, last: int, x: Floats, column: Floats) -> float:
+        """From residuals and sizes at hand, the largest of blocks first .. last − 1; see `backward_error`."""
+        out = (self.residual.reshape(-1), self.size.reshape(-1), self.largest)
+        backward_error(
+            first, last, x.shape[1], self.factors.pattern.ptr, x.reshape(-1), *out, self.block, column
+        )
+        return float(self.block[first:last].max(initial=0.0))
 
 
 def more_steps(error: float, gain: float, wanted: float) -> float:
