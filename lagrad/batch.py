@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -25,9 +24,9 @@ from lagrad.expr.expression import Expression
 from lagrad.layout import Floats, Layout, by_name, numbers, several
 from lagrad.repeated import compiled_arguments
 from lagrad.solve import Options, solve
-from lagrad.threads import cores
+from lagrad.threads import cores, in_turn
 
-PROBE = 32  # lanes that one thread solves before others are asked for
+PROBE = 8  # lanes that one thread solves before others are asked for
 THREADS_PAY = 2e-3  # seconds of work left from which on they are: starting them takes a tenth of that
 PATIENCE = 0.1  # seconds, about, that a piece of the lanes takes at most
 PIECES = 4  # for each thread, so that lanes which take long are shared out
@@ -135,22 +134,12 @@ def _share(run: Callable[[slice], None], lanes: int, threads: int) -> None:
     run(slice(0, first))
     each = max((time.perf_counter() - begun) / first, 1e-9)
     pieces = math.ceil((lanes - first) * each / PATIENCE)
-    alone = threads == 1 or each * (lanes - first) < THREADS_PAY
-    if not alone:
+    if each * (lanes - first) < THREADS_PAY:
+        threads = 1
+    if threads > 1:
         pieces = max(pieces, PIECES * threads)
     cuts = np.linspace(first, lanes, 1 + max(1, min(pieces, lanes - first))).astype(int).tolist()
-    parts = [slice(*ends) for ends in pairwise(cuts)]
-    if alone:
-        for part in parts:
-            run(part)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for done in [pool.submit(run, part) for part in parts]:
-                done.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    in_turn(run, [slice(*ends) for ends in pairwise(cuts)], threads)
 
 
 def _points(layout: Layout, parameters: Mapping[str, ArrayLike]) -> Floats:

@@ -7,12 +7,18 @@ computed must not depend on how many threads share it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+Part = TypeVar("Part")
 
 VARIABLE = "LAGRAD_THREADS"
 """Environment variable with the most threads that one call may use; by default, as many as there are cores."""
+
+MOST = 64
+"""Most threads that are kept; each is started when as many parts run at once."""
 
 _pool: ThreadPoolExecutor | None = None
 
@@ -30,11 +36,44 @@ def cores() -> int:
 
 def together(parts: Sequence[Callable[[], Any]]) -> list[Any]:
     """What the parts return, in order; the first runs in the calling thread, the others in threads that are kept."""
+    pool = _kept()
+    others = [pool.submit(part) for part in parts[1:]]
+    return [parts[0](), *(other.result() for other in others)]
+
+
+def in_turn(run: Callable[[Part], object], parts: Iterable[Part], threads: int) -> None:
+    """`run` every part, each taken by whichever of so many threads is free; the calling thread is one of them.
+
+    Once one has failed, or a person has pressed Ctrl-C, no other begins; what runs by then comes to its end first.
+    """
+    waiting = deque(parts)
+
+    def work() -> None:
+        try:
+            while True:
+                try:
+                    part = waiting.popleft()
+                except IndexError:
+                    return
+                run(part)
+        except BaseException:
+            waiting.clear()
+            raise
+
+    others = [_kept().submit(work) for _ in range(min(threads, len(waiting)) - 1)]
+    try:
+        work()
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
+
+
+def _kept() -> ThreadPoolExecutor:
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(max(1, cores() - 1), thread_name_prefix="lagrad")
-    others = [_pool.submit(part) for part in parts[1:]]
-    return [parts[0](), *(other.result() for other in others)]
+        _pool = ThreadPoolExecutor(MOST, thread_name_prefix="lagrad")
+    return _pool
 
 
 def _forget() -> None:

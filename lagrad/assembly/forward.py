@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.assembly.machine import assign_rows, explicit_rows, rows_jacobian
+from lagrad.assembly.machine import WIDE, assign_rows, explicit_rows, rows_jacobian
 from lagrad.kernel import inlined, internal, kernel
 from lagrad.linalg.dense import MARKED, lu_factor, lu_factor_marked, lu_solve, lu_solve_marked
 from lagrad.linalg.scales import balance
@@ -55,7 +55,7 @@ class Scratch(NamedTuple):
     Few arrays: each costs 0.12 µs whenever a kernel is called from Python.
     """
 
-    registers: Floats  # (2, registers) values and adjoints
+    registers: Floats  # (2, (registers + 1) · WIDE) values and adjoints
     a: Floats  # (most²,) dense block, then its factors
     piv: NDArray[np.int32]  # (most,)
     work: Floats  # (8, most)
@@ -65,7 +65,7 @@ class Scratch(NamedTuple):
     def of(registers: int, most: int) -> Scratch:
         """Storage for templates of `registers` registers and blocks of up to `most` rows."""
         return Scratch(
-            np.empty((2, registers)), np.empty(most * most), np.empty(most, np.int32), np.empty((8, most)),
+            np.empty((2, (registers + 1) * WIDE)), np.empty(most * most), np.empty(most, np.int32), np.empty((8, most)),
             np.empty(most, np.uint64),
         )  # fmt: skip
 

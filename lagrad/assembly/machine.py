@@ -34,6 +34,10 @@ from lagrad.kernel import inlined, internal, kernel
 Index = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
+WIDE = (
+    64  # rows that are evaluated together, row-major, where they are alike and storage is given for so many
+)
+ALIKE = 8  # rows alike from which on that pays
 WIDTH = 128  # instances per block: registers of a usual template stay in the first-level cache
 TINY = 2.2250738585072014e-308  # the smallest normal number: below it rounding errors are eps · TINY
 # by opcode: results far smaller than the arguments, or about as large as a small one; all others are exact down there
@@ -502,14 +506,107 @@ def _jacobian(first, last, segments, tapes, terms, reg, adj, size, v, out, magni
                             data[terms.slot[leaves + i * k + j]] += adj[j, i]  # 0 or nan
 
 
+@internal
+def _alike(r, stop, tapes, terms, rows, registers):
+    """How many rows from r on, below `stop`, have the templates of row r; 0 if one needs more registers than given."""
+    first = rows.ptr[r]
+    count = rows.ptr[r + 1] - first
+    if rows.ptr[stop] - first < count * ALIKE:
+        return 0
+    for q in range(first, first + count):
+        t = terms.template[rows.term[q]]
+        if tapes.leaves[t] + tapes.consts[t] + tapes.ptr[t + 1] - tapes.ptr[t] > registers:
+            return 0
+    for i in range(r + 1, stop):
+        at = rows.ptr[i]
+        if rows.ptr[i + 1] - at != count:
+            return i - r
+        for q in range(count):
+            if terms.template[rows.term[at + q]] != terms.template[rows.term[first + q]]:
+                return i - r
+    return stop - r
+
+
+@internal
+def _rows_alike(r, width, tapes, terms, rows, reg, adj, v, out, magnitude, data):
+    """What `rows_jacobian` does with `width` rows from r on that are alike; reg, adj: `WIDE` of each register."""
+    spare = reg.size // WIDE - 1  # a register that no template has: for weights, and for magnitudes
+    reg = reg[: (spare + 1) * WIDE].reshape((spare + 1, WIDE))
+    adj = adj[: (spare + 1) * WIDE].reshape((spare + 1, WIDE))
+    for i in range(r, r + width):
+        out[i] = 0.0
+        magnitude[i] = 0.0
+        if rows.lhs[i] >= 0:
+            out[i] = rows.sign[i] * v[rows.lhs[i]]
+            magnitude[i] = abs(out[i])
+            data[rows.lhs_slot[i]] = rows.sign[i]
+    for q in range(rows.ptr[r + 1] - rows.ptr[r]):
+        t = terms.template[rows.term[rows.ptr[r] + q]]
+        k, c = tapes.leaves[t], tapes.consts[t]
+        first, last = tapes.ptr[t], tapes.ptr[t + 1]
+        result = k + c + last - first - 1
+        for i in range(width):
+            e = rows.term[rows.ptr[r + i] + q]
+            leaves, consts = terms.leaf_ptr[e], terms.const_ptr[e]
+            for j in range(k):
+                reg[j, i] = v[terms.leaf[leaves + j]]
+            for j in range(c):
+                reg[k + j, i] = terms.const[consts + j]
+            reg[spare, i] = terms.weight[e]
+            adj[spare, i] = 0.0
+        for j in range(result):
+            for i in range(width):
+                adj[j, i] = 0.0
+        for i in range(width):
+            adj[result, i] = 1.0
+        block_values(tapes.op, tapes.a, tapes.b, first, last, k + c, width, reg)
+        block_partials(tapes.op, tapes.a, tapes.b, first, last, k + c, width, reg, adj)
+        edged = False
+        for s in range(first, last - 1):
+            edged = edged or EDGED[tapes.op[s]]
+        edged = edged and _vanishes(k + c, result, width, adj)
+        for j in range(result + 1):
+            floor = TINY if j >= k + c and UNDERFLOWS[tapes.op[first + j - k - c]] else 0.0
+            for i in range(width):
+                value = abs(reg[j, i])
+                value = floor if value < floor else value
+                adj[spare, i] += abs(reg[spare, i] * adj[j, i]) * value if adj[j, i] != 0.0 else 0.0
+        for i in range(width):
+            e = rows.term[rows.ptr[r + i] + q]
+            w, leaves = terms.weight[e], terms.leaf_ptr[e]
+            out[r + i] += w * reg[result, i]
+            term = adj[spare, i]
+            magnitude[r + i] += TINY if term < TINY and abs(w) != 1.0 else term
+            for j in range(k):
+                data[terms.slot[leaves + j]] += w * adj[j, i]
+            if edged and hides(tapes.op, tapes.a, tapes.b, first, last, k + c, reg, adj, i):
+                mark(tapes.op, tapes.a, tapes.b, first, last, k + c, reg, adj, i)
+                for j in range(k):
+                    data[terms.slot[leaves + j]] += adj[j, i]  # 0 or nan
+
+
 @kernel
 def rows_jacobian(start, stop, tapes, terms, rows, nnz_u, reg, adj, v, out, magnitude, data):
-    """R, magnitude and partials of rows [start, stop), row-major. reg, adj: (registers,) scratch."""
+    """R, magnitude and partials of rows [start, stop), row-major. reg, adj: (registers,) scratch, or `WIDE` for each
+    register and one more.
+
+    With so much scratch, consecutive rows that are alike term by term (an array of constraints) are evaluated together,
+    by the same operations in the same order: 50 rows y_i = cos(a y_{i-1}) + b y_{i+1}² in 2.8 instead of 5.3 µs.
+    """
     for e in range(rows.a_ptr[start], rows.a_ptr[stop]):
         data[e] = 0.0
     for e in range(nnz_u + rows.b_ptr[start], nnz_u + rows.b_ptr[stop]):
         data[e] = 0.0
+    after = start
     for r in range(start, stop):
+        if r < after:
+            continue
+        if reg.size >= WIDE and stop - r >= ALIKE:
+            count = _alike(r, min(r + WIDE, stop), tapes, terms, rows, reg.size // WIDE - 1)
+            if count >= ALIKE:
+                _rows_alike(r, count, tapes, terms, rows, reg, adj, v, out, magnitude, data)
+                after = r + count
+                continue
         total = 0.0
         size = 0.0
         if rows.lhs[r] >= 0:
@@ -523,6 +620,13 @@ def rows_jacobian(start, stop, tapes, terms, rows, nnz_u, reg, adj, v, out, magn
             k, c = tapes.leaves[t], tapes.consts[t]
             first, last = tapes.ptr[t], tapes.ptr[t + 1]
             leaves, consts = terms.leaf_ptr[e], terms.const_ptr[e]
+            if k == 1 and last == first:  # a linear term: nothing to interpret
+                term = w * v[terms.leaf[leaves]]
+                total += term
+                term = abs(term)
+                size += TINY if term < TINY and abs(w) != 1.0 else term
+                data[terms.slot[leaves]] += w
+                continue
             for j in range(k):
                 reg[j] = v[terms.leaf[leaves + j]]
             for j in range(c):
@@ -570,6 +674,9 @@ def _explicit_value(r, tapes, terms, rows, reg, v):
         k, c = tapes.leaves[t], tapes.consts[t]
         first, last = tapes.ptr[t], tapes.ptr[t + 1]
         leaves, consts = terms.leaf_ptr[e], terms.const_ptr[e]
+        if k == 1 and last == first:  # a linear term: nothing to interpret
+            total += -rows.sign[r] * terms.weight[e] * v[terms.leaf[leaves]]
+            continue
         for j in range(k):
             reg[j] = v[terms.leaf[leaves + j]]
         for j in range(c):

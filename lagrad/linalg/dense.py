@@ -26,6 +26,14 @@ def _subtract(x: Floats, to: int, a: Floats, at: int, count: int, factor: float)
         x[target + j] -= factor * a[source + j]
 
 
+@inlined
+def _multiply(x: Floats, to: int, a: Floats, at: int, count: int, factor: float) -> None:
+    """x[to : to + count] *= factor · a[at : at + count]; unsigned as in `_subtract`."""
+    target, source = np.uint64(to), np.uint64(at)
+    for j in range(np.uint64(count)):
+        x[target + j] *= factor * a[source + j]
+
+
 @kernel
 def lu_factor(a: Floats, offset: int, n: int, piv: Ints, at: int) -> int:
     """LU with partial pivoting, in place: P A = L U, L unit lower; row k is exchanged with row piv[at + k].
@@ -176,18 +184,20 @@ def unscale(a: Floats, offset: int, n: int, piv: Ints, r: Floats, c: Floats, at:
         r[at + k] = r[p]
         r[p] = v
     representable = True
+    for j in range(n):
+        c[at + j] = 1.0 / c[at + j]  # exact, and back below
     for i in range(n):
         scale = 1.0 / r[at + i]
-        for j in range(i):
-            a[offset + i * n + j] *= scale * r[at + j]
-        for j in range(i, n):
-            a[offset + i * n + j] *= scale / c[at + j]
+        _multiply(a, offset + i * n, r, at, i, scale)
+        _multiply(a, offset + i * n + i, c, at + i, n - i, scale)
         representable = representable and 0.0 < abs(a[offset + i * n + i]) < math.inf
     for k in range(n - 1, -1, -1):
         p = at + piv[at + k]
         v = r[at + k]
         r[at + k] = r[p]
         r[p] = v
+    for j in range(n):
+        c[at + j] = 1.0 / c[at + j]
     return representable
 
 
