@@ -384,6 +384,42 @@ def test_arrays_to_fill_belong_to_the_step() -> None:
     assert lg.value_and_grad(f)(2.0) == (3.0 + 2.0 + 5.0, 4.0)
 
 
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_step_writes_into_arrays_of_its_own(numbers: bool) -> None:
+    start, rows = np.array([1.0, 2.0]), np.array([[3.0, 4.0], [5.0, 6.0]])
+
+    def f(scale: Any) -> Any:
+        def step(c: Any, w: Any) -> Any:
+            first, second = c
+            w[0] = w[0] + 1.0
+            first[1] = first[0] * w[0]
+            second[:] = first * scale
+            return (first, second), (first, second, w)
+
+        return lg.scan(step, (start, start), rows)
+
+    last, every = f(2.0) if numbers else lg.jvp(f, (2.0,), (0.0,))[0]
+    assert [a.tolist() for a in last] == [[1.0, 6.0], [2.0, 12.0]]
+    assert every[0].tolist() == [[1.0, 4.0], [1.0, 6.0]]  # what a step gave stays as it was
+    assert every[1].tolist() == [[2.0, 8.0], [2.0, 12.0]]
+    assert every[2].tolist() == [[4.0, 4.0], [6.0, 6.0]]
+    assert start.tolist() == [1.0, 2.0] and rows.tolist() == [[3.0, 4.0], [5.0, 6.0]]
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_dict_comes_out_of_a_step_in_any_order(numbers: bool) -> None:
+    def f(x: Any) -> Any:
+        def step(c: Any, w: Any) -> Any:
+            return {"b": c["b"] * x, "a": c["a"] + w * c["b"]}, None
+
+        last, _ = lg.scan(step, {"a": x, "b": 2 * x}, np.array([1.0, 2.0]))
+        assert list(last) == ["a", "b"]
+        return last["a"] + 10 * last["b"]
+
+    # a = x + 2x + 4x², b = 2x³
+    assert f(3.0) == 585.0 if numbers else lg.value_and_grad(f)(3.0) == (585.0, 3 + 8 * 3 + 60 * 9)
+
+
 def test_control_flow_on_a_value_is_refused_with_its_line() -> None:
     def step(x: Any) -> Any:
         return lambda c, _: (c if c > 1 else x, None)

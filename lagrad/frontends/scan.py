@@ -39,7 +39,8 @@ def scan(step: Step, init: Any, xs: Any = None, length: int | None = None) -> tu
 
     As `jax.lax.scan`. Carry, xs and y are numbers, arrays, and nested tuples, lists and dicts of them; the arrays of
     `xs` are cut along their first axis, those of y get one. Without `xs`, x is None and the step is repeated `length`
-    times. The carry keeps its structure and its shapes.
+    times. The carry keeps its structure and its shapes. Arrays that a step is given are its own: what it writes into
+    them is seen in what it returns, and nowhere else.
 
     In a traced function, and among expressions of a Program, `step` runs once, for all steps: build time does not
     depend on how long one step of Python takes. What it does besides (printing, counting, changing what it closes
@@ -159,16 +160,25 @@ def _same_shape(path: str, before: Any, after: Any) -> None:
         )
 
 
+def _own(path: str, leaf: Any) -> Any:
+    """An array that nobody else writes into."""
+    return leaf.copy() if isinstance(leaf, (np.ndarray, Expression)) else leaf
+
+
 # -- step by step ---------------------------------------------------------------------------------------------
 def _each(step: Step, init: Any, xs: Any, steps: int) -> tuple[Any, Any]:
-    """Every step run by itself, one at least."""
-    carry, ys = init, []
+    """Every step run by itself, one at least; on arrays of its own, as where it is traced."""
+
+    def next_carry(path: str, before: Any, after: Any) -> Any:
+        _same_shape(path, before, after)
+        return _own(path, after)
+
+    carry, ys = mapped(_own, "carry", init), []
     for k in range(steps):
-        x = mapped(lambda path, leaf, k=k: leaf[k] if _is_number(leaf) else leaf, "xs", xs)
+        x = mapped(lambda path, leaf, k=k: _own(path, leaf[k]) if _is_number(leaf) else leaf, "xs", xs)
         after, y = _pair(step(carry, x))
-        mapped(_same_shape, "carry", carry, after)
-        carry = after
-        ys.append(y)
+        carry = mapped(next_carry, "carry", init, after)
+        ys.append(mapped(_own, "y", y))
 
     def stacked(path: str, *leaves: Any) -> Any:
         if not _is_number(leaves[0]):
@@ -183,7 +193,8 @@ def _none(step: Step, init: Any, xs: Any) -> tuple[Any, Any]:
     graph = Graph()
     inner = graph.opened()
     _, ys = _repeated(graph, _traced(step, init, xs, graph, inner), xs, 0)
-    return init, mapped(lambda path, y: np.zeros(y.shape) if isinstance(y, Expression) else y, "y", ys)
+    last = mapped(_own, "carry", init)
+    return last, mapped(lambda path, y: np.zeros(y.shape) if isinstance(y, Expression) else y, "y", ys)
 
 
 # -- once for all ---------------------------------------------------------------------------------------------
@@ -216,12 +227,15 @@ def _traced(step: Step, init: Any, xs: Any, graph: Graph, inner: Graph) -> _Body
     )
     x = mapped(lambda path, leaf: place(np.shape(leaf)[1:]) if _is_number(leaf) else leaf, "xs", xs)
     after, y = _pair(step(carry, x))
-    mapped(_same_shape, "carry", init, after)
 
     def nodes(path: str, leaf: Any) -> Any:
         return lift(inner, leaf).array_ids.copy() if _is_number(leaf) else leaf
 
-    after, y = mapped(nodes, "carry", after), mapped(nodes, "y", y)
+    def next_carry(path: str, before: Any, after: Any) -> Any:
+        _same_shape(path, before, after)
+        return nodes(path, after)
+
+    after, y = mapped(next_carry, "carry", init, after), mapped(nodes, "y", y)
     return _Body(first, len(graph), before, after, y)
 
 
