@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import lagrad as lg
 from lagrad.assembly import flat
 from lagrad.compare.tape import backprop
-from lagrad.errors import LagradError, StructuralError
+from lagrad.errors import EvaluationError, LagradError, StructuralError
 
 
 def outputs(program: lg.Program) -> list[str]:
@@ -283,3 +283,17 @@ def test_states_that_are_parameters_or_numbers() -> None:
     program.define("none", np.empty(0))
     value, jacobian = lg.build(program).function(of=["z", "one", "y", "none"])([5.0])
     assert value.tolist() == [5.0, 1.0, 5.0] and jacobian.tolist() == [[1.0], [0.0], [1.0]]
+
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf])
+def test_a_state_that_is_a_number_but_not_finite_is_refused(number: float) -> None:
+    program = lg.Program()
+    program.define("y", 2.0 * program.parameter("x", 2.0))
+    program.define("bad", number)
+    function = lg.build(program).function(of=["bad"])
+    for call in (function, function.value):
+        with pytest.raises(EvaluationError, match=r"bad = -?inf"):
+            call([1.0])
+    assert lg.build(program).function(of=["y"])([1.0])[0] == 2.0  # nobody asked for the other
+    with pytest.raises(EvaluationError):
+        lg.value_and_grad(lambda x: number)(1.0)

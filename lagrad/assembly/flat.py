@@ -26,7 +26,7 @@ after it. Each slot is written by one thread, in the same order, so that no bit 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -111,8 +111,16 @@ class FlatCode:
         found = together([partial(run, *ends) for ends in parts]) if parts else []
         found.append(run(*last))
         finite, inside = (all(flags) for flags in zip(*found, strict=True))
+        if finite:  # all operations are, but a state may be none
+            return self._finite_constants, inside
         # an operation inside a row may well overflow: 1 / (1 + exp(1000)) is 0
-        return finite or bool(np.isfinite(reg[self.where]).all()), inside
+        return bool(np.isfinite(reg[self.where]).all()), inside
+
+    @cached_property
+    def _finite_constants(self) -> bool:
+        """Whether every state that is a constant is finite."""
+        constant = self.where[(self.where >= self.inputs.size) & (self.where < self.base)]
+        return bool(np.isfinite(self.constants[constant - self.inputs.size]).all())
 
     def pull(self, reg: Floats, adj: Floats, clear: bool = True) -> bool:
         """Run backward: adj (slots,), with seeds in it, becomes the adjoints of the inputs; whether all are finite.
