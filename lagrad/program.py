@@ -256,6 +256,8 @@ class Program:
         return name
 
     def _own(self, x: Expression, name: str) -> None:
+        if x.graph.is_inside(self.graph):
+            lift(self.graph, x)  # says why not
         if x.graph is not self.graph:
             raise DeclarationError(
                 name, "the expression belongs to another Program.", "Declare both in one Program."

@@ -372,6 +372,24 @@ def test_a_step_cannot_change_an_array_around_it(change: str) -> None:
         lg.trace(f, np.array([1.0, 2.0]))
 
 
+@pytest.mark.parametrize("declare", ["define", "constrain"])
+def test_a_step_cannot_declare(declare: str) -> None:
+    program = lg.Program()
+    u = program.state("u", guess=1.0)
+
+    def step(c: Any, _: Any) -> Any:
+        if declare == "define":
+            program.define("twice", 2 * c)
+        else:
+            program.constrain(u == c)
+        return c, None
+
+    with pytest.raises(ExpressionError, match=r"inside a step of lg\.scan.*Return it from the step"):
+        lg.scan(step, u, length=2)
+    program.constrain(u == program.parameter("x", 3.0))  # goes on
+    assert lg.build(program).solve()["u"] == 3.0
+
+
 def test_arrays_to_fill_belong_to_the_step() -> None:
     def f(x: Any) -> Any:
         def step(c: Any, _: Any) -> Any:

@@ -603,6 +603,23 @@ def wrap(graph: Graph, ids: Any) -> Expression:
     return Expression(graph, ids if isinstance(ids, np.ndarray) and ids.ndim else int(ids))
 
 
+def _foreign(graph: Graph, value: Expression) -> Exception:
+    """Why an expression is none of `graph`."""
+    if value.graph.closed is not None:
+        return value.graph.closed
+    if value.graph.is_inside(graph):
+        return ExpressionError(
+            "a value from inside a step of lg.scan",
+            "the step is traced once for all steps, and cannot declare a definition or a constraint.",
+            "Return it from the step, in the carry or as y, and declare what lg.scan gives.",
+        )
+    return ExpressionError(
+        "mixing two programs",
+        f"one expression belongs to {_owner(value.graph)}, the other to {_owner(graph)}.",
+        "Declare both in one Program.",
+    )
+
+
 def lift(graph: Graph, value: Any) -> Expression:
     """A value as an expression of `graph`: numbers and arrays become constants, lists may hold expressions.
 
@@ -613,11 +630,7 @@ def lift(graph: Graph, value: Any) -> Expression:
         if value.graph is not graph:
             if graph.is_inside(value.graph):
                 return _inside(graph, value)
-            raise value.graph.closed or ExpressionError(
-                "mixing two programs",
-                f"one expression belongs to {_owner(value.graph)}, the other to {_owner(graph)}.",
-                "Declare both in one Program.",
-            )
+            raise _foreign(graph, value)
         return value
     if kind is float or kind is int or kind is bool:
         if value != value:
