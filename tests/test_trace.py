@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 import weakref
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, UserList, deque, namedtuple
+from dataclasses import dataclass
 from types import CodeType
 
 import autograd
@@ -784,6 +785,97 @@ def test_a_function_is_traced_again_where_what_it_reads_was_changed_in_place() -
         np.testing.assert_array_equal(gradient(np.ones(2)), before)
         change()
         np.testing.assert_array_equal(gradient(np.ones(2)), after)
+
+
+class Operators:
+    """A number that a function reads by operators alone, never by name."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __getitem__(self, k):
+        return self.number
+
+    def __mul__(self, x):
+        return self.number * x
+
+    def __iter__(self):
+        return iter([self.number])
+
+    def __float__(self):
+        return self.number
+
+    def __enter__(self):
+        return self.number
+
+    def __exit__(self, *_):
+        return None
+
+
+class Scaled(list):
+    scale = 1.0
+
+    def total(self):
+        return sum(self) * self.scale
+
+
+def inside_with(box):
+    def f(x):
+        with box as number:
+            return number * x
+
+    return f
+
+
+def test_a_function_is_traced_again_whatever_it_reads_with() -> None:
+    box, parts, scaled = Operators(2.0), namedtuple("Parts", "w b")(np.array([2.0]), [2.0]), Scaled([2.0])
+    users, octets, plain = UserList([2.0]), bytearray([2]), {"a": 2.0}
+    held, seen, pair = memoryview(np.array([2.0])), plain.values(), [deque([1.0]), deque([1.0])]
+
+    def five():
+        return setattr(box, "number", 5.0)
+
+    cases = [
+        (lambda x: box[0] * x, five),
+        (lambda x: x * float(box), five),
+        (lambda x: box * x, five),
+        (lambda x: sum(x * b for b in box), five),
+        (inside_with(box), five),
+        (lambda x: parts.w[0] * x, lambda: parts.w.fill(5.0)),
+        (lambda x: parts[1][0] * x, lambda: parts.b.__setitem__(0, 5.0)),
+        (lambda x: scaled[0] * x, lambda: scaled.__setitem__(0, 5.0)),
+        (lambda x: scaled.total() * x, lambda: (scaled.__setitem__(0, 2.0), setattr(scaled, "scale", 2.5))),
+        (lambda x: users[0] * x, lambda: users.__setitem__(0, 5.0)),
+        (lambda x: octets[0] * x, lambda: octets.__setitem__(0, 5)),
+        (lambda x: held[0] * x, lambda: held.__setitem__(0, 5.0)),
+        (lambda x: sum(seen) * x, lambda: plain.update(a=5.0)),
+        (lambda x: sum(d[0] for d in pair) * x, lambda: pair[0].__setitem__(0, 4.0)),
+    ]
+    for f, change in cases:
+        box.number, scaled[0] = 2.0, 2.0
+        gradient = lg.grad(f)
+        assert gradient(1.0) == 2.0
+        change()
+        assert gradient(1.0) == 5.0, inspect.getsource(f)
+
+
+def test_what_a_function_does_not_read_makes_no_new_trace() -> None:
+    @dataclass
+    class Model:
+        scale: float = 2.0
+        step: int = 0
+
+    model, runs = Model(), []
+
+    def f(x):
+        runs.append(1)
+        return model.scale * x
+
+    gradient = lg.grad(f)
+    for _ in range(3):
+        gradient(1.0)
+        model.step += 1
+    assert len(runs) == 1
 
 
 def test_a_printed_program_names_what_is_used_twice() -> None:

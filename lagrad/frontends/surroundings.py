@@ -2,8 +2,9 @@
 
 Takes a function, gives a list of plain values and checksums that is equal as long as these are; what a
 trace was made of, so that a change makes a new one. Runs nothing of the function. Values are followed
-through helper functions, tuples, lists, dicts and objects of the user's own classes; not seen are files,
-what is looked up by a computed name (`getattr(x, name)`, `vars(x)`), and C extensions.
+through helper functions, tuples, lists, dicts and objects of the user's own classes, their operators (`x[i]`, `x * y`,
+`len(x)`) included; not seen are files, what is looked up by a computed name (`getattr(x, name)`, `vars(x)`), the
+comparisons that `dataclass` writes, which read every field, and C extensions.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import sys
 import sysconfig
 import weakref
 from array import array
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import UserList, deque
+from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, ValuesView
 from functools import lru_cache
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
@@ -24,6 +25,12 @@ import numpy as np
 from lagrad.frontends.lines import is_ours
 
 MOST: Final = 2_000  # functions, containers and objects that are looked into; beyond, every call traces again
+
+# methods with names of their kind that no operation calls: f reads what the others read, without naming them
+_NO_OPERATORS: Final = frozenset(
+    ("__init__", "__new__", "__post_init__", "__init_subclass__", "__del__", "__repr__", "__str__", "__format__",
+     "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__setattr__", "__delattr__", "__dir__")
+)  # fmt: skip
 
 _PLAIN: Final = frozenset((float, int, bool, str, bytes, type(None), complex))
 _LIBRARY: Final = tuple({sysconfig.get_path(k) for k in ("stdlib", "platstdlib")})
@@ -40,6 +47,7 @@ def surroundings(f: Callable[..., Any]) -> list[Any]:
     visited: set[int] = set()
     named: set[str] = set()  # by the functions visited
     objects: list[tuple[Any, set[str]]] = []  # and which of their attributes have been looked at
+    made: list[Any] = []  # by this function: kept, so that nothing else gets its identity
     waiting: list[Any] = [f]
     while True:
         while waiting and len(visited) < MOST:
@@ -74,10 +82,19 @@ def surroundings(f: Callable[..., Any]) -> list[Any]:
                 visited.add(id(value))
                 out += (kind, tuple((type(key), str(key)) for key in value))
                 waiting += value.values()
-            elif issubclass(kind, (deque, array)):
+            elif issubclass(kind, (array, bytearray, memoryview)):
+                out += (kind, hash(value.tobytes() if kind is not bytearray else bytes(value)))
+            elif issubclass(kind, (deque, UserList, tuple, list)):
                 visited.add(id(value))
+                parts = tuple(_elements(value))
+                out += (kind, len(parts))
+                waiting += parts
+                objects.append((value, set()))
+            elif issubclass(kind, (KeysView, ValuesView, ItemsView)) and hasattr(value, "mapping"):
+                visited.add(id(value))
+                made.append(value.mapping)
                 out.append(kind)
-                waiting.append(list(value))
+                waiting.append(made[-1])
             elif kind.__module__.startswith("scipy.sparse"):
                 visited.add(id(value))
                 out.append(kind)
@@ -120,6 +137,16 @@ class _Identity:
         return isinstance(other, _Identity) and mine is not None and mine is other.get()
 
 
+def _elements(value: Any) -> Iterable[Any]:
+    """What a sequence holds, whatever its class makes of iterating over it."""
+    kinds: tuple[Any, ...] = (list, tuple, deque)
+    for base in kinds:
+        if isinstance(value, base):
+            found: Iterable[Any] = base.__iter__(value)
+            return found
+    return _elements(value.data)  # a UserList
+
+
 def _of_function(function: FunctionType, out: list[Any], waiting: list[Any]) -> None:
     code = function.__code__
     out.append(code)
@@ -154,16 +181,22 @@ def _of_object(value: Any, seen: set[str], named: set[str], waiting: list[Any]) 
         for name in (slots,) if isinstance(slots, str) else slots:
             if hasattr(value, name):
                 held[name] = getattr(value, name)
+    operators: list[str] = ["__call__", "__wrapped__"]
     if own.__module__ != "builtins" and not _is_library(
         getattr(sys.modules.get(own.__module__), "__file__", None) or ""
     ):
         for base in own.__mro__[:-1]:
             held = {**vars(base), **held}
-    for name in (*sorted(named - seen), "__call__", "__wrapped__"):
+        operators += [
+            name for name, method in held.items()
+            if name[:2] == "__" and type(method) is FunctionType and name not in _NO_OPERATORS
+            and not ("__dataclass_fields__" in held and method.__code__.co_filename == "<string>")
+        ]  # fmt: skip
+    for name in (*sorted(named - seen), *operators):
         if name in held and name not in seen:
             waiting.append(held[name])
     seen |= named
-    seen |= {"__call__", "__wrapped__"}
+    seen.update(operators)
 
 
 @lru_cache(4096)
