@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import gc
+import importlib
 import inspect
 import math
 import pickle
@@ -857,6 +858,35 @@ def test_a_function_is_traced_again_whatever_it_reads_with() -> None:
         assert gradient(1.0) == 2.0
         change()
         assert gradient(1.0) == 5.0, inspect.getsource(f)
+
+
+@pytest.mark.parametrize("packaged", [True, False])
+def test_a_function_is_traced_again_where_a_module_has_changed(tmp_path, monkeypatch, packaged) -> None:
+    name = f"physics_{packaged}"
+    (tmp_path / name).mkdir()
+    if packaged:
+        (tmp_path / name / "__init__.py").write_text("")
+    (tmp_path / name / "settings.py").write_text("gravity = 2.0\ndef weight(x):\n    return gravity * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = importlib.import_module(f"{name}.settings")
+    package = sys.modules[name]
+    inside = {}
+    exec(f"def f(x):\n    from {name}.settings import gravity\n    return gravity * x", inside)
+    functions = [
+        lambda x: package.settings.gravity * x,
+        lambda x: settings.gravity * x,
+        lambda x: settings.weight(x),
+        lambda x, held=(settings,): held[0].gravity * x,
+        inside["f"],
+        functools.singledispatch(lambda x: settings.gravity * x),
+        np.vectorize(lambda x: settings.gravity * x),
+    ]
+    for k, f in enumerate(functions):
+        settings.gravity = 2.0
+        gradient = lg.grad(f)
+        assert gradient(1.0) == 2.0
+        settings.gravity = 5.0
+        assert gradient(1.0) == 5.0, k
 
 
 def test_what_a_function_does_not_read_makes_no_new_trace() -> None:

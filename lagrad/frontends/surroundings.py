@@ -56,10 +56,15 @@ def surroundings(f: Callable[..., Any]) -> list[Any]:
             if kind in _PLAIN:
                 out += (kind, repr(value) if value == 0 else value)  # 0.0 and -0.0 are two values
             elif kind is FunctionType:
-                if id(value) not in visited and not _is_library(value.__code__.co_filename):
+                if id(value) in visited:
+                    continue
+                if not _is_library(value.__code__.co_filename):
                     visited.add(id(value))
                     _of_function(value, out, waiting)
                     named.update(_names(value.__code__))
+                elif hasattr(value, "__wrapped__"):  # a decorator of some library
+                    visited.add(id(value))
+                    waiting.append(value.__wrapped__)
             elif issubclass(kind, np.ndarray) and value.dtype == object:
                 visited.add(id(value))
                 out.append(value.shape)
@@ -68,8 +73,12 @@ def surroundings(f: Callable[..., Any]) -> list[Any]:
                 out += (value.shape, value.dtype.str, hash(value.tobytes()))
             elif issubclass(kind, np.generic):
                 out += (kind, value.item())
-            elif kind is ModuleType or id(value) in visited:
-                continue  # what is read of a module is looked up by `_of_function`
+            elif id(value) in visited:
+                continue
+            elif kind is ModuleType:
+                if not _is_library(_file(value)):
+                    visited.add(id(value))
+                    objects.append((value, set()))
             elif kind is tuple or kind is list:
                 visited.add(id(value))
                 out.append(len(value))
@@ -137,6 +146,11 @@ class _Identity:
         return isinstance(other, _Identity) and mine is not None and mine is other.get()
 
 
+def _file(module: ModuleType) -> str:
+    """Where a module is from; a folder that is a package without an __init__ has a path only."""
+    return getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "<built in>")
+
+
 def _elements(value: Any) -> Iterable[Any]:
     """What a sequence holds, whatever its class makes of iterating over it."""
     kinds: tuple[Any, ...] = (list, tuple, deque)
@@ -162,16 +176,14 @@ def _of_function(function: FunctionType, out: list[Any], waiting: list[Any]) -> 
     known = function.__globals__
     for name in _names(code):
         if name in known:
-            value = known[name]
-            if type(value) is not ModuleType:
-                waiting.append(value)
-            elif not _is_library(getattr(value, "__file__", None) or "<built in>"):
-                held = vars(value)
-                waiting += (held[other] for other in _names(code) if other in held)
+            waiting.append(known[name])
+        elif name in sys.modules:  # imported inside the function
+            waiting.append(sys.modules[name])
 
 
 def _of_object(value: Any, seen: set[str], named: set[str], waiting: list[Any]) -> None:
-    """Those attributes of an object and, if it is the user's own, of its class, that are named and not yet seen."""
+    """Those attributes of an object, or a module, and of its class, if that is the user's own, that are named and not
+    yet seen."""
     own = value if isinstance(value, type) else type(value)
     if own.__module__.partition(".")[0] == "lagrad":
         return
@@ -181,7 +193,7 @@ def _of_object(value: Any, seen: set[str], named: set[str], waiting: list[Any]) 
         for name in (slots,) if isinstance(slots, str) else slots:
             if hasattr(value, name):
                 held[name] = getattr(value, name)
-    operators: list[str] = ["__call__", "__wrapped__"]
+    operators: list[str] = ["__call__", "__wrapped__", "pyfunc"]  # the last is what np.vectorize calls
     if own.__module__ != "builtins" and not _is_library(
         getattr(sys.modules.get(own.__module__), "__file__", None) or ""
     ):
