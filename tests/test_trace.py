@@ -860,6 +860,27 @@ def test_a_function_is_traced_again_whatever_it_reads_with() -> None:
         assert gradient(1.0) == 5.0, inspect.getsource(f)
 
 
+def test_a_function_is_traced_again_where_one_that_is_passed_to_it_has_changed() -> None:
+    class Layer:
+        def __init__(self):
+            self.weight, self.calls = np.array([2.0]), 0
+
+        def __call__(self, x):
+            self.calls += 1
+            return self.weight[0] * x
+
+    layer, level = Layer(), [2.0]
+    gradient = lg.grad(lambda x, model: model["layers"][0](x))
+    for passed in (layer, layer.__call__, lambda x: level[0] * x):
+        layer.weight[0] = level[0] = 2.0
+        model = {"layers": [passed]}
+        assert gradient(1.0, model) == 2.0
+        calls = layer.calls
+        assert gradient(3.0, model) == 2.0 and layer.calls == calls  # traced once
+        layer.weight[0] = level[0] = 5.0
+        assert gradient(1.0, model) == 5.0
+
+
 @pytest.mark.parametrize("packaged", [True, False])
 def test_a_function_is_traced_again_where_a_module_has_changed(tmp_path, monkeypatch, packaged) -> None:
     name = f"physics_{packaged}"

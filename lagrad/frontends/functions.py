@@ -55,6 +55,7 @@ class Compiled:
     names: list[str]  # of the arguments, keywords last
     parts: list[slice]  # of each argument, its parameters
     surroundings: list[Any]  # closures, globals and attributes that the function read
+    passed: list[Any]  # and that those functions read which were passed to it as arguments
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -208,11 +209,12 @@ def _prepared(
     `wanted`: arguments to differentiate by; `needed`: those of them that have to hold numbers.
     """
     numbers: list[Any] = []
+    functions: list[Callable[..., Any]] = []
     fixed = [k not in wanted for k in range(len(args))] + [True] * len(kwargs)
     keys, parts, start = [], [], 0
     for k, value in enumerate((*args, *kwargs.values())):
         first = len(numbers)
-        keys.append(signature(value, numbers, f"argument {k}", fixed[k]))
+        keys.append(signature(value, numbers, f"argument {k}", fixed[k], functions))
         if k in needed and len(numbers) == first:
             raise DeclarationError(
                 f"argument {k}", "it holds no number to differentiate by.", "Choose another argnums."
@@ -222,8 +224,8 @@ def _prepared(
         start += size
     key = (len(args), tuple(kwargs), *keys)
     compiled = cache.get(key)
-    now = surroundings(f)
-    if compiled is None or now != compiled.surroundings:
+    now, passed = surroundings(f), surroundings(tuple(functions)) if functions else []
+    if compiled is None or now != compiled.surroundings or passed != compiled.passed:
         from lagrad.system import build
 
         trace = record(f, args, kwargs, fixed)
@@ -234,7 +236,9 @@ def _prepared(
         ) in cache.values():  # what f itself has changed, such as a count of its calls, makes none stale
             if other.surroundings == now:
                 other.surroundings[:] = after
-        compiled = cache[key] = Compiled(trace, build(trace.program).built, names, parts, list(after))
+        passed = surroundings(tuple(functions)) if functions else []
+        built = build(trace.program).built
+        compiled = cache[key] = Compiled(trace, built, names, parts, list(after), passed)
         if len(cache) > KEPT:
             cache.popitem(last=False)
     else:

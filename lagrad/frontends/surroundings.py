@@ -36,8 +36,8 @@ _PLAIN: Final = frozenset((float, int, bool, str, bytes, type(None), complex))
 _LIBRARY: Final = tuple({sysconfig.get_path(k) for k in ("stdlib", "platstdlib")})
 
 
-def surroundings(f: Callable[..., Any]) -> list[Any]:
-    """Everything that `f` reads besides its arguments, flat; comparing two such lists costs little.
+def surroundings(f: Callable[..., Any] | tuple[Callable[..., Any], ...]) -> list[Any]:
+    """Everything that `f`, one or several, reads besides its arguments, flat; comparing two such lists costs little.
 
     Arrays count with a hash of their contents, plain values with themselves and their type, other objects with
     their identity and those of their attributes that some function here names. About 1 µs for a function

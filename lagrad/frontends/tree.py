@@ -89,11 +89,14 @@ def is_static(leaf: Any, fixed: bool = False) -> bool:
     return isinstance(leaf, _STATIC) or (callable(leaf) and not isinstance(leaf, Expression))
 
 
-def signature(tree: Any, numbers: list[Any], path: str, fixed: bool) -> Hashable:
+def signature(
+    tree: Any, numbers: list[Any], path: str, fixed: bool, functions: list[Callable[..., Any]]
+) -> Hashable:
     """What has to be equal for two trees to share a trace: structure, shapes, and the static leaves.
 
-    Appends the other leaves to `numbers`. `fixed`: whole numbers are static too. Raises `DeclarationError`
-    for a leaf that is neither a real number, nor an array, nor static.
+    Appends the other leaves to `numbers`, and those static ones that can be called to `functions`. `fixed`: whole
+    numbers are static too. Raises `DeclarationError` for a leaf that is neither a real number, nor an array, nor
+    static.
     """
     kind = type(tree)
     if kind is float:
@@ -109,7 +112,11 @@ def signature(tree: Any, numbers: list[Any], path: str, fixed: bool) -> Hashable
     found = children(tree)
     if found is not None:
         keys = tuple(tree) if isinstance(tree, dict) else len(found)
-        return (kind, keys, *(signature(child, numbers, path + name, fixed) for name, child in found))
+        return (
+            kind,
+            keys,
+            *(signature(child, numbers, path + name, fixed, functions) for name, child in found),
+        )
     if is_static(tree):
         key = (kind, tree.start, tree.stop, tree.step) if kind is slice else (kind, tree)
         try:
@@ -118,6 +125,8 @@ def signature(tree: Any, numbers: list[Any], path: str, fixed: bool) -> Hashable
             raise DeclarationError(
                 path, f"a {kind.__name__} that cannot be hashed cannot be an argument."
             ) from None
+        if callable(tree):
+            functions.append(tree)
         return key
     if isinstance(tree, (int, np.integer)):
         if fixed:
