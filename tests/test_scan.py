@@ -476,6 +476,14 @@ def test_what_does_not_fit_is_refused_by_name(
             lg.trace(lambda x: lg.scan(step, init, xs, length)[0], 2.0)
 
 
+@pytest.mark.parametrize("first", [None, "one", 1.0, np.ones(2)])
+def test_steps_that_give_different_y_are_refused_among_numbers(first: Any) -> None:
+    ys = [first, first, np.ones(3) if isinstance(first, np.ndarray) else "two"]
+    with pytest.raises((DeclarationError, ShapeError), match=r"^y"):
+        lg.scan(lambda c, _: (c + 1, ys[c]), 0, length=3)
+    assert lg.scan(lambda c, _: (c + 1, ys[c]), 0, length=2)[0] == 2
+
+
 def test_what_a_step_is_given_can_be_printed() -> None:
     seen: list[str] = []
 

@@ -45,7 +45,8 @@ def scan(step: Step, init: Any, xs: Any = None, length: int | None = None) -> tu
     In a traced function, and among expressions of a Program, `step` runs once, for all steps: build time does not
     depend on how long one step of Python takes. What it does besides (printing, counting, changing what it closes
     over) happens once; values of the function around it may be used in it; and `if` on a traced value raises
-    `ExpressionError` as anywhere in a traced function. A step that uses `lg.implicit` is run once for each step.
+    `ExpressionError` as anywhere in a traced function. A step that uses `lg.implicit` is run once for each step, after it was
+    begun once to find that out.
     Among numbers, `step` is called for each step.
 
     Raises `ShapeError` and `DeclarationError` where the carry does not come out as it went in, the arrays of `xs` have
@@ -181,8 +182,16 @@ def _each(step: Step, init: Any, xs: Any, steps: int) -> tuple[Any, Any]:
         ys.append(mapped(_own, "y", y))
 
     def stacked(path: str, *leaves: Any) -> Any:
-        if not _is_number(leaves[0]):
-            return leaves[0]
+        one = leaves[0]
+        for other in leaves[1:]:
+            if _is_number(one) != _is_number(other) or (
+                not _is_number(one) and one is not other and one != other
+            ):
+                raise DeclarationError(path, f"one step gives {one!r:.60}, another {other!r:.60}.")
+            if np.shape(one) != np.shape(other):
+                raise ShapeError(path, np.shape(other), np.shape(one), "Every step gives the same shape.")
+        if not _is_number(one):
+            return one
         return np.stack([leaf if isinstance(leaf, Expression) else np.asarray(leaf) for leaf in leaves])
 
     return carry, mapped(stacked, "y", ys[0], *ys[1:])
