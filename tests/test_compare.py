@@ -430,6 +430,26 @@ def test_every_method_agrees_on_every_fixture(fixture: Fixture) -> None:
 
 
 # -- the table -----------------------------------------------------------------------------------------------
+def test_a_place_is_not_broken_by_the_widest_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """80 columns, twelve digits, a negative value, and a method that declines."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def f(x: Any) -> Any:
+        for k in range(40):
+            x = np.sin(x) * x[::-1] - k / 7
+        return np.sum(x)
+
+    solution = lg.build(lg.trace(f, np.linspace(0.1, 0.9, 14))).solve()
+    lg.check_gradients(solution, "out", against=["finite-differences", "complex-step", "sympy"])
+    printed = capsys.readouterr().out
+    assert "not compared" in printed
+    assert printed.count("x[") == printed.count("]") >= 2 and all(
+        line.count("x[") == line.count("]") for line in printed.split("\n")
+    )
+
+
 def test_the_table_and_the_data(capsys: pytest.CaptureFixture[str]) -> None:
     solution = solved(load("examples/sellar.py").build())
     found = lg.check_gradients(solution, "obj")

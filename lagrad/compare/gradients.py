@@ -330,7 +330,12 @@ def _table(problem: _Problem, found: Sequence[GradientCheck]) -> Table:
     from rich.table import Table
 
     made = Table(
-        title=f"d {problem.name} by other methods", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False
+        title=f"d {problem.name} by other methods",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
     )
     for heading in ("method", "value", "difference", "where", "", "seconds"):
         number = heading in ("value", "difference", "seconds")
