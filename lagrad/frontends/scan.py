@@ -45,9 +45,8 @@ def scan(step: Step, init: Any, xs: Any = None, length: int | None = None) -> tu
     In a traced function, and among expressions of a Program, `step` runs once, for all steps: build time does not
     depend on how long one step of Python takes. What it does besides (printing, counting, changing what it closes
     over) happens once; values of the function around it may be used in it; and `if` on a traced value raises
-    `ExpressionError` as anywhere in a traced function. A step that uses `lg.implicit` is run once for each step, after it was
-    begun once to find that out.
-    Among numbers, `step` is called for each step.
+    `ExpressionError` as anywhere in a traced function. A step that uses `lg.implicit` is run for each step, after it
+    was begun once, to find that out. Among numbers, `step` is called for each step.
 
     Raises `ShapeError` and `DeclarationError` where the carry does not come out as it went in, the arrays of `xs` have
     different lengths, or there are none and no `length`.
