@@ -14,8 +14,10 @@ import threading
 import time
 import weakref
 from collections import OrderedDict, UserList, deque, namedtuple
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import CodeType
+from typing import Any
 
 import autograd
 import autograd.numpy as anp
@@ -967,3 +969,38 @@ def test_arrays_without_an_axis_and_round() -> None:
     assert float(lg.grad(lambda x: np.array(x) * np.asarray(x * 2.0))(3.0)) == 12.0
     assert float(lg.grad(lambda x: round(x) * x)(1.7)) == 2.0
     assert float(lg.grad(lambda x: round(x, 1) * x)(1.74)) == pytest.approx(1.7)
+
+
+def in_place_by_another_name(x: Any) -> Any:
+    y = x
+    y += 1.0
+    return x * x
+
+
+def through_an_index(x: Any) -> Any:
+    y = x
+    y[...] = 3.0 * x
+    return x * y
+
+
+def of_a_copy(x: Any) -> Any:
+    y = x.copy()
+    y *= 2.0
+    return x * y
+
+
+@pytest.mark.parametrize("f", [in_place_by_another_name, through_an_index, of_a_copy])
+def test_a_0d_array_is_one_object_for_all_names_of_it(f: Callable[..., Any]) -> None:
+    given = 2.0
+    value, slope = lg.value_and_grad(f)(np.array(given))
+    h = 1e-30
+    complex_step = f(np.array(given + 1j * h))
+    assert float(value) == f(np.array(given))
+    np.testing.assert_allclose(slope, complex_step.imag / h, rtol=1e-15)
+
+
+def test_a_number_and_a_0d_array_share_no_trace() -> None:
+    gradient = lg.grad(in_place_by_another_name)
+    assert float(gradient(2.0)) == 4.0  # y is another number: x stays
+    assert float(gradient(np.array(2.0))) == 6.0
+    assert float(gradient(2.0)) == 4.0

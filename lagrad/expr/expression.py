@@ -598,6 +598,29 @@ class Constraint:
 
 
 # -- making expressions -------------------------------------------------------------------------------------
+class Cell(Expression):
+    """A number that can be assigned into: what stands for a 0-d array, which is one object for all who hold it."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if key is not Ellipsis and key != ():
+            raise ExpressionError("indexing a 0-d array", "it has no axis.", "Write x[...] or x[()].")
+        self._in_place(lift(self.graph, value))
+
+    def copy(self) -> Expression:
+        """The same number, in an array of its own."""
+        return Cell(self.graph, self.ids)
+
+    def _in_place(self, result: Expression) -> Expression:
+        if result.shape:
+            raise ShapeError("an operation in place", result.shape, (), "Write x = x + y.")
+        if self.graph.inner is not None:
+            raise _from_outside()
+        self.ids = result.ids
+        return self
+
+
 def wrap(graph: Graph, ids: Any) -> Expression:
     """An expression around node numbers; a 0-d array becomes a scalar."""
     return Expression(graph, ids if isinstance(ids, np.ndarray) and ids.ndim else int(ids))
@@ -639,6 +662,8 @@ def lift(graph: Graph, value: Any) -> Expression:
             return Expression(graph, graph.constant(float(value)))
         except OverflowError:
             raise ExpressionError("an integer constant", "it does not fit into double precision.") from None
+    if kind is Cell:  # the number that it holds now
+        return lift(graph, Expression(value.graph, value.ids))
     if isinstance(value, Constraint):
         return binary(_EQUAL, value.lhs, value.rhs)
     if isinstance(value, (list, tuple)) and _holds_expression(value):

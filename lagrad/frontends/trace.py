@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lagrad.errors import DeclarationError, ExpressionError
-from lagrad.expr.expression import Expression, graph_of, lift
+from lagrad.expr.expression import Cell, Expression, graph_of, lift
 from lagrad.expr.functions import numeric
 from lagrad.expr.graph import CONSTANT, LINEAR, PARAMETER, STATE, Graph
 from lagrad.expr.primitives import PRIMITIVES
@@ -183,7 +183,11 @@ def _escaped(label: str) -> ExpressionError:
 
 def _declared(program: Program, fixed: bool, path: str, leaf: Any) -> Any:
     """What stands for a leaf of an argument inside the function: an array of its own, to be assigned into."""
-    return leaf if is_static(leaf, fixed) else program.parameter(path, leaf).copy()
+    if is_static(leaf, fixed):
+        return leaf
+    declared = program.parameter(path, leaf)
+    number = isinstance(leaf, np.ndarray) and not leaf.shape
+    return Cell(declared.graph, declared.ids) if number else declared.copy()
 
 
 def _named(fixed: bool, path: str, leaf: Any) -> str | Static:

@@ -106,7 +106,7 @@ def signature(
         code = tree.dtype.kind
         if code == "f" or (code in "iu" and not fixed):
             numbers.append(tree)
-            return tree.shape
+            return tree.shape or "0-d"  # no number: it can be assigned into
         if code in "biu":
             return (kind, tree.dtype.str, tree.shape, tree.tobytes())
     found = children(tree)
