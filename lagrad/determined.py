@@ -43,7 +43,7 @@ def undetermined(at: Linearization) -> NDArray[np.bool_]:
     signed(NOISE * EPS, at.magnitude, e)
     with np.errstate(all="ignore"):
         e = at.factors.solve(e)
-        if not far_enough(layout.ptr, layout.kind, layout.m, layout.reach, at.v, e):
+        if not far_enough(layout.m, layout.reach, at.v, e):
             return out
         change = _changes(at, e)
         regular = (at.factors.status == REGULAR) & (at.rcond > RCOND_LIMIT)  # others are refused as they are

@@ -159,7 +159,7 @@ class Layout(Names):
     @cached_property
     def reach(self) -> Floats:
         """`assembly.nearby.reach` of the machine."""
-        return reach(self.machine)
+        return reach(self.machine, np.repeat(self.kind != 0, np.diff(self.ptr)))
 
     # -- which states depend on which -----------------------------------------------------------------------
     def computed_from(

@@ -163,3 +163,54 @@ def test_a_kink_within_rounding_keeps_its_one_sided_derivative() -> None:
     found = lg.build(program).solve().gradient("y")
     assert math.isclose(found["q"], 1.0 / (1.0 - 0.25)) or math.isclose(found["q"], 1.0)
     assert found.certificate.kinks == ["kinked"]
+
+
+def sums(q: float, others: int) -> lg.Program:
+    """In Z = 1e7 z − 123.4 and w: Z³ − (w − 1) Z = −q, w = 1 + q + 0.3 Z² + 0.3 Z (y − 1), in a ring with more states.
+
+    At q = 0: w = 1, and Z = 0 three times. Both factors of the product are sums that cancel there, so that rounding is
+    far larger than the terms tell, and no state is near zero.
+    """
+    program = lg.Program("sums")
+    parameter = program.parameter("q", q)
+    z, w = program.state("z", guess=123.4e-7), program.state("w", guess=1.0)
+    y = program.state("y", guess=np.full(others, 0.6))
+    near = z * 1e7 - 123.4
+    program.constrain(1e5 * (near**3 - (w - 1.0) * near + parameter) == 0.0, name="fork")
+    program.constrain(w - 1.0 - parameter - 0.3 * near**2 + 0.3 * near * (y[-1] - 1.0) == 0.0, name="bent")
+    for k in range(others):
+        program.constrain(y[k] == 0.5 * (y[k - 1] if k else w + 0.2 * near) + 0.01 * y[k] ** 2, name=f"y{k}")
+    return program
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("others", [1, 2, 3, 5])
+def test_a_product_of_sums_that_cancel_together_is_refused(others: int, path: str) -> None:
+    with pytest.raises((lg.errors.SingularError, lg.errors.ConvergenceError), match="fork"):
+        differentiate(path, sums(0.0, others), 0.0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_a_factor_that_is_computed_from_what_cancels_is_refused(scale: float) -> None:
+    """z (√2² − 2) = q and y = z y: at q = 0 both are zero, and their Jacobian is what rounding makes of zero."""
+    program = lg.Program("factor")
+    two, q = program.parameter("two", 2.0), program.parameter("q", 0.0)
+    z, y = program.state("z", guess=0.0), program.state("y", guess=0.0)
+    root = program.define("root", lg.sqrt(two))
+    left = program.define("left", scale * (root * root - 2.0))
+    program.constrain(z * left + y == q, name="fork")
+    program.constrain(y == z * y, name="tie")
+    with pytest.raises((lg.errors.SingularError, lg.errors.ConvergenceError), match="fork"):
+        lg.build(program).solve().gradient("z")
+
+
+@pytest.mark.parametrize("dense_max", [64, 1])
+def test_two_errors_that_could_cancel_do_not_hide_each_other(dense_max: int) -> None:
+    """z (z − w + 1) = −1.65 q², w = 1 + 0.73 q + 0.3 z²: without a real solution, and with one to rounding."""
+    program = lg.Program("crossing")
+    q = program.parameter("q", -2.085992171738165e-17)
+    z, w = program.state("z", guess=1e-3), program.state("w", guess=1.0)
+    program.constrain(1e5 * (z * (z - (w - 1.0)) + q * q * 1.652192349868896) == 0.0, name="fork")
+    program.constrain(w - 1.0 - 0.7261040926259249 * q - 0.3 * z * z == 0.0, name="bent")
+    with pytest.raises((lg.errors.SingularError, lg.errors.ConvergenceError), match="fork"):
+        lg.build(program, dense_max=dense_max).solve().gradient("z")

@@ -12,13 +12,16 @@ times the states, |∂²R_i/∂u_j∂u_k| |u_j| |u_k|, and eps⁻¹ times the ro
 size of M_i at most. With h = max_j |e_j| / |u_j| the change is then no larger than about h · h / noise, where
 |s| = noise · M. So the states are compared with themselves, not with what is typical of them: one that is zero says
 nothing, and is looked at. A function may change faster than its argument only if that is a phase of many turns: `reach`
-says from where on.
+says from where on. M knows what cancels in a sum to first order. Of a product of two sums, a power of one, or a
+quotient by one, the second partials are as large where the sums are zero and M is not: (u − 1) (w − 1) has |u| |w|, and
+M = |u − 1| + |w − 1|. Terms that `bends` knows are looked at wherever they are.
 
 Measured, of solve and gradient in one call: nothing without a look; with one 6 % of two states, 9 % of fifty.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,16 +41,24 @@ PHASE = 1e3  # radians up to which sin, cos and tan change no faster than a powe
 PHASED = tuple(OPCODE[name] for name in ("sin", "cos", "tan"))
 # by opcode: the most that a result may be, whatever the argument
 BOUNDED = {OPCODE[name]: 1.6 for name in ("sin", "cos", "tanh", "arctan", "arcsin", "erf", "expit", "sign")}
+ANY = 1.7976931348623157e308
+CONSTANT, MONOMIAL, SUM = 0, 1, 2  # a register: without leaves, a product of them, or with a sum in it
+# of a sum: what has second partials no larger than its first, or is asked by `reach`
+STRAIGHT = ("neg", "abs", "sin", "cos", "tanh", "arctan", "erf", "expit", "sign")
+SHARE = 0.5**25  # turns the 24 bits that `_HIGH` leaves of a number into less than a half
 _MIX, _HIGH, _ONE = np.uint64(0x9E3779B97F4A7C15), np.uint64(40), np.uint64(1)
 
 
-def reach(machine: Machine) -> Floats:
+def reach(machine: Machine, implicit: NDArray[np.bool_]) -> Floats:
     """(m+n,) the magnitudes of the numbers in v up to which no phase in any term is larger than `PHASE`.
 
-    inf of what is in no phase; 0 where a phase is more than a sum of multiples.
+    `ANY` of what is in no phase; 0 where a phase is more than a sum of multiples; -1, which no magnitude is within, in
+    a term that `bends` where a sum cancels; inf of what is in no implicit row. implicit (n,): whether a row is one.
     """
     out = np.full(machine.m + machine.n, np.inf)
     tapes, terms = machine.tapes, machine.terms
+    inside = np.repeat(implicit[terms.row], np.diff(terms.leaf_ptr))
+    out[terms.leaf[inside]] = ANY
     of_op = np.repeat(np.arange(tapes.ptr.size - 1), np.diff(tapes.ptr))
     for t in np.unique(of_op[np.isin(tapes.op, PHASED)]).tolist():
         which = np.flatnonzero(terms.template == t)
@@ -63,7 +74,29 @@ def reach(machine: Machine) -> Floats:
                         )
                     most[factors[j] == 0.0] = np.inf
                 np.minimum.at(out, leaf, most)
+    bent = np.array([bends(machine, t) for t in range(tapes.ptr.size - 1)], np.bool_)
+    if bent.any():
+        out[terms.leaf[inside & np.repeat(bent[terms.template], np.diff(terms.leaf_ptr))]] = -1.0
     return out
+
+
+def bends(machine: Machine, template: int) -> bool:
+    """Whether a template is curved in a sum that may cancel by more than M tells: see the module's first lines."""
+    tapes = machine.tapes
+    leaves, constants = int(tapes.leaves[template]), int(tapes.consts[template])
+    known = [MONOMIAL] * leaves + [CONSTANT] * constants
+    for q in range(int(tapes.ptr[template]), int(tapes.ptr[template + 1])):
+        primitive = PRIMITIVES[int(tapes.op[q])]
+        a, b = known[tapes.a[q]], known[tapes.b[q]] if primitive.arity == 2 else CONSTANT
+        both = max(a, b)
+        if primitive.name in ("add", "sub"):
+            both = SUM if both != CONSTANT else CONSTANT
+        elif both == SUM and primitive.name not in STRAIGHT:
+            times = primitive.name == "mul" or (primitive.name == "div" and b != SUM)
+            if not times or a == b:
+                return True
+        known.append(both)
+    return False
 
 
 Bound = tuple[NDArray[Any], NDArray[Any]] | None  # |register| <= Σ_j factors[j] |leaf j| + rest; None: not so
@@ -114,20 +147,18 @@ def _sign(i):
 
 @kernel
 def signed(noise, magnitude, e):
-    """e (n,) <- ±noise · magnitude."""
+    """e (n,) <- ±noise · magnitude, between half of it and all: were all alike, two of them could cancel exactly."""
     for i in range(e.size):
-        e[i] = _sign(i) * noise * magnitude[i]
+        share = float(np.uint64(i) * _MIX >> _HIGH) * SHARE
+        e[i] = _sign(i) * (0.5 + share) * noise * magnitude[i]
 
 
 @kernel
-def far_enough(ptr, kind, m, reach, v, e):
+def far_enough(m, reach, v, e):
     """Whether e (n,), an error of the states, may change a Jacobian noticeably: see the module's first lines."""
-    for b in range(kind.size):
-        if kind[b] == 0:
-            continue
-        for i in range(ptr[b], ptr[b + 1]):
-            if not abs(e[i]) <= SHORT * abs(v[m + i]):
-                return True
+    for i in range(e.size):  # explicit ones that implicit rows mention, too: as factors they are partials
+        if reach[m + i] < math.inf and not abs(e[i]) < SHORT * abs(v[m + i]):  # both zero say nothing
+            return True
     for i in range(v.size):
         if abs(v[i]) > reach[i]:
             return True

@@ -113,7 +113,7 @@ def solve_and_differentiate(
     e, change = room.rows[7], room.blocks[2]
     signed(noise, magnitude, e)
     sweep_forward(0, n_blocks, 1, ptr, a_ptr, split, a_col, data, packed, lu, piv, e)
-    if far_enough(ptr, kind, m, reach, v, e):
+    if far_enough(m, reach, v, e):
         move(m, e, v, room.moved)
         change_of_blocks(
             ptr, kind, tapes, terms, rows, scratch.registers[0], scratch.registers[1], nnz_u, split, packed, r, c,
