@@ -20,6 +20,7 @@ from lagrad.assembly.forward import BENT, EPS, NOISE
 from lagrad.assembly.kinks import kinks
 from lagrad.assembly.nearby import ULPS, change_of_blocks, far_enough, move, signed
 from lagrad.certificate import RCOND_LIMIT
+from lagrad.linalg.blocks import BlockFactors
 from lagrad.linalg.sparse import REGULAR
 from lagrad.linearize import Linearization
 
@@ -69,19 +70,20 @@ def _changes(at: Linearization, e: Floats) -> Floats:
     for group, (block, factor) in enumerate(zip(pattern.large, factors.large, strict=True), 1):
         if factor.status == REGULAR:
             machine.group_jacobian(group, moved, residual, magnitude, other)
-            change[block.block] = _radius(at, block.block, other - at.data, 1)
+            change[block.block] = _radius(at, factors, block.block, other - at.data, 1)
     return change
 
 
 def _compared(at: Linearization, blocks: NDArray[Any]) -> NDArray[np.bool_]:
     """For each of `blocks`, whether T is larger than `BENT` at one of several points.
 
-    Rows with a kink in reach take no part: there a rule chose the derivative, and the certificate says so.
+    Rows with a kink in reach take no part: there a rule chose the derivative, and the certificate says so. With factors
+    of this very Jacobian: near a double root those that Newton's method left behind are of one twice as large.
     """
     layout, machine = at.layout, at.layout.machine
     random = np.random.default_rng(4)  # fixed: what is refused is the same every time
     shares = random.uniform(0.25, 1.0, (layout.n, POINTS)) * random.choice([-1.0, 1.0], (layout.n, POINTS))
-    steps = at.factors.solve(shares * (NOISE * EPS * at.magnitude)[:, None])
+    steps = at.own_factors.solve(shares * (NOISE * EPS * at.magnitude)[:, None])
     off = ULPS * EPS * np.abs(at.v)
     spread = off.copy()
     spread[layout.m :] += np.abs(steps).max(axis=1)
@@ -94,11 +96,13 @@ def _compared(at: Linearization, blocks: NDArray[Any]) -> NDArray[np.bool_]:
         for row in kinked:
             change[machine.rows.a_ptr[row] : machine.rows.a_ptr[row + 1]] = 0.0
         for k, block in enumerate(blocks.tolist()):
-            out[k] = out[k] or not _radius(at, block, change) <= BENT
+            out[k] = out[k] or not _radius(at, at.own_factors, block, change) <= BENT
     return out
 
 
-def _radius(at: Linearization, block: int, change: Floats, steps: int = STEPS) -> float:
+def _radius(
+    at: Linearization, factors: BlockFactors, block: int, change: Floats, steps: int = STEPS
+) -> float:
     """An estimate of the spectral radius of A⁻¹ Δ for one block, Δ among `change` (nnz,); not finite where Δ is not.
 
     From one step, of ‖T x‖ / ‖x‖ for some x without a pattern, states measured by their sizes.
@@ -115,7 +119,7 @@ def _radius(at: Linearization, block: int, change: Floats, steps: int = STEPS) -
     for _ in range(steps):
         rhs = np.zeros(layout.n)
         rhs[lo:hi] = np.bincount(row, weights=delta * x[column], minlength=hi - lo)
-        x[lo:hi] = at.factors.solve(rhs)[lo:hi]
+        x[lo:hi] = factors.solve(rhs)[lo:hi]
         length = float(np.abs(x[lo:hi] / sizes).max())
         if length == 0.0 or not np.isfinite(length):
             return length

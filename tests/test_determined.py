@@ -214,3 +214,19 @@ def test_two_errors_that_could_cancel_do_not_hide_each_other(dense_max: int) -> 
     program.constrain(w - 1.0 - 0.7261040926259249 * q - 0.3 * z * z == 0.0, name="bent")
     with pytest.raises((lg.errors.SingularError, lg.errors.ConvergenceError), match="fork"):
         lg.build(program, dense_max=dense_max).solve().gradient("z")
+
+
+def test_old_factors_do_not_hide_a_double_root() -> None:
+    """(z − 1e4) (z − 1e4 − (w − 1)) = −1.5 q²: Newton's last factors are of a Jacobian 2.6
+    times as large, by which rounding changes theirs too little to tell."""
+    program = lg.Program("crossing")
+    q = program.parameter("q", 1.2997318795825872e-17)
+    z, w, y = program.state("z", guess=10000.000000003605), program.state("w", guess=1.0), program.state("y", guess=0.6)
+    near = z * 1.0 - 1e4
+    fork = near * (near - (w - 1.0)) + q * q * 1.4976751214114215
+    program.constrain(1e9 * fork == 0.0, name="fork")
+    bent = w - 1.0 - 0.6428412639858239 * q - 0.3 * near * near + 0.0 * y + 0.3 * near * (y - 1.0)
+    program.constrain(bent == 0.0, name="bent")
+    program.constrain(y - w * 0.5 - near * 0.1 - 0.01 * y**2 == 0.0, name="y")
+    with pytest.raises((lg.errors.SingularError, lg.errors.ConvergenceError), match="fork"):
+        lg.build(program, dense_max=1).solve().gradient("z")
