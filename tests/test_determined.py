@@ -221,7 +221,11 @@ def test_old_factors_do_not_hide_a_double_root() -> None:
     times as large, by which rounding changes theirs too little to tell."""
     program = lg.Program("crossing")
     q = program.parameter("q", 1.2997318795825872e-17)
-    z, w, y = program.state("z", guess=10000.000000003605), program.state("w", guess=1.0), program.state("y", guess=0.6)
+    z, w, y = (
+        program.state("z", guess=10000.000000003605),
+        program.state("w", guess=1.0),
+        program.state("y", guess=0.6),
+    )
     near = z * 1.0 - 1e4
     fork = near * (near - (w - 1.0)) + q * q * 1.4976751214114215
     program.constrain(1e9 * fork == 0.0, name="fork")
