@@ -28,10 +28,7 @@ Floats = NDArray[np.float64]
 
 LITTLE_CHANGE = 1e-3  # bound on ‖T‖ up to which a Jacobian is determined without comparing more points
 POINTS = 4  # pairs of points that are compared otherwise: one could be a whole turn of a phase away
-COLUMNS, STEPS = (
-    4,
-    8,
-)  # of the power iteration for the spectral radius: T is nearly of rank one where it is large
+STEPS = 8  # of the power iteration for the spectral radius: T is nearly of rank one where it is large
 
 
 def undetermined(at: Linearization) -> NDArray[np.bool_]:
