@@ -1004,3 +1004,25 @@ def test_a_number_and_a_0d_array_share_no_trace() -> None:
     assert float(gradient(2.0)) == 4.0  # y is another number: x stays
     assert float(gradient(np.array(2.0))) == 6.0
     assert float(gradient(2.0)) == 4.0
+
+
+def test_cycles_are_looked_for_again_after_a_trace() -> None:
+    seen = []
+
+    def f(x: Any) -> Any:
+        seen.append(gc.isenabled())
+        return lg.grad(lambda y: y * y)(x) if isinstance(x, float) else x * x
+
+    def fails(x: Any) -> Any:
+        raise RuntimeError("as it may")
+
+    lg.trace(f, 2.0)
+    with pytest.raises(RuntimeError):
+        lg.trace(fails, 2.0)
+    assert gc.isenabled() and seen == [False]
+    gc.disable()
+    try:
+        lg.trace(f, 2.0)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
