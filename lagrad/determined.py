@@ -21,7 +21,7 @@ from lagrad.assembly.kinks import kinks
 from lagrad.assembly.nearby import ULPS, change_of_blocks, far_enough, move, signed
 from lagrad.certificate import RCOND_LIMIT
 from lagrad.linalg.blocks import BlockFactors
-from lagrad.linalg.sparse import REGULAR
+from lagrad.linalg.sparse import REGULAR, times
 from lagrad.linearize import Linearization
 
 Floats = NDArray[np.float64]
@@ -106,16 +106,13 @@ def _radius(
     """
     layout, rows = at.layout, at.layout.machine.rows
     lo, hi = int(layout.ptr[block]), int(layout.ptr[block + 1])
-    entries = slice(int(rows.a_ptr[lo]), int(rows.a_ptr[hi]))
-    delta, column = change[entries], rows.a_col[entries]
-    row = np.repeat(np.arange(hi - lo), np.diff(rows.a_ptr[lo : hi + 1]))
     sizes = np.maximum(np.abs(at.v[layout.m + lo : layout.m + hi]), layout.scale[lo:hi])
     random = np.random.default_rng(5)
     x, growth = np.zeros(layout.n), []  # x stays zero in the columns of earlier blocks
     x[lo:hi] = sizes * random.uniform(0.5, 1.0, hi - lo) * random.choice([-1.0, 1.0], hi - lo)
     for _ in range(steps):
         rhs = np.zeros(layout.n)
-        rhs[lo:hi] = np.bincount(row, weights=delta * x[column], minlength=hi - lo)
+        times(rows.a_ptr[lo : hi + 1], rows.a_col, hi - lo, change, x, rhs[lo:hi])
         x[lo:hi] = factors.solve(rhs)[lo:hi]
         length = float(np.abs(x[lo:hi] / sizes).max())
         if length == 0.0 or not np.isfinite(length):

@@ -338,6 +338,7 @@ def _expand(
 #     binary   (opcodes,) whether b is an operand
 #     tile     (q,) of each operation, or empty: all in one
 #     order    (q,) the operations in their final order, or empty: as they are
+# What an operation needs last is written out where it is asked: a helper that is handed arrays takes 20 ns more.
 @kernel
 def _cut(inputs, binary, op, a, b, args, of_input, count, tile):
     # of_input (inputs,): tile of each, changed for those that belong to none; count (inputs,): zeros. Writes tile;

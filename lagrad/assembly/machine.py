@@ -34,9 +34,7 @@ from lagrad.kernel import inlined, internal, kernel
 Index = NDArray[np.int32]
 Floats = NDArray[np.float64]
 
-WIDE = (
-    64  # rows that are evaluated together, row-major, where they are alike and storage is given for so many
-)
+WIDE = 64  # rows that are evaluated together where they are alike, if storage is given for so many
 ALIKE = 8  # rows alike from which on that pays
 WIDTH = 128  # instances per block: registers of a usual template stay in the first-level cache
 TINY = 2.2250738585072014e-308  # the smallest normal number: below it rounding errors are eps · TINY
