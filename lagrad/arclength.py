@@ -120,9 +120,12 @@ def _eliminated(
     f: Floats,
     g: float,
 ) -> tuple[Floats, float] | None:
-    """`bordered` by solutions with a matrix like A, or None where they do not lead there."""
+    """`bordered` by solutions with a matrix like A, or None where they do not lead there.
+
+    Where a row of A vanishes, s is zero at its end, and b s no size to measure an error in: the largest s on the way is.
+    """
     size = abs(matrix)
-    x, s = np.zeros(b.size), 0.0
+    x, s, largest = np.zeros(b.size), 0.0, 0.0
     rest_f, rest_g = f, g
     for _ in range(4):
         both = solve(np.stack([rest_f, b], axis=1))
@@ -131,10 +134,11 @@ def _eliminated(
             break
         ds = (rest_g - float(c @ both[:, 0])) / pivot
         s += ds
+        largest = max(largest, abs(s))
         x = x + both[:, 0] - ds * both[:, 1]
         rest_f, rest_g = f - matrix @ x - b * s, g - float(c @ x) - d * s
-        error_f = np.abs(rest_f) <= 1e-12 * (size @ np.abs(x) + np.abs(b * s) + np.abs(f))
-        if error_f.all() and abs(rest_g) <= 1e-12 * (np.abs(c) @ np.abs(x) + abs(d * s) + abs(g)):
+        error_f = np.abs(rest_f) <= 1e-12 * (size @ np.abs(x) + np.abs(b * largest) + np.abs(f))
+        if error_f.all() and abs(rest_g) <= 1e-12 * (np.abs(c) @ np.abs(x) + abs(d * largest) + abs(g)):
             return x, s
     return None
 

@@ -5,7 +5,9 @@ inside a kernel. No fastmath: the order of every sum is fixed, so results are th
 
 `kernel` is called from Python and from other kernels; `internal` from other kernels only, which spares the
 compiler the wrapper that unpacks Python arguments; `inlined` is copied into its callers by LLVM (copying
-Numba's own IR instead made the interpreting loops 20–30 % slower).
+Numba's own IR instead made the interpreting loops 20–30 % slower). None of them makes an array, and so they do without
+Numba's runtime, which would count references to every array at every call: 80 atomic operations for the 39 arrays of
+`machine.rows_jacobian`. `allocating` is `kernel` with that runtime.
 """
 
 import hashlib
@@ -80,9 +82,10 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-kernel = _compiled()
-internal = _compiled(no_cpython_wrapper=True)
-inlined = _compiled(no_cpython_wrapper=True, forceinline=True)
+kernel = _compiled(_nrt=False)
+internal = _compiled(_nrt=False, no_cpython_wrapper=True)
+inlined = _compiled(_nrt=False, no_cpython_wrapper=True, forceinline=True)
+allocating = _compiled()
 
 
 def specialised(function: Any, *arguments: Any) -> Callable[..., Any]:

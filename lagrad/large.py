@@ -55,6 +55,7 @@ class LargeNewton:
         self.entries = np.empty(0)  # the partials inside the block as last evaluated
         self.gain = 1.0  # what another step on the factor at hand would leave of the error
         self.bend = np.inf  # what a Newton step left, per length
+        self.reached = np.inf  # length of the last step on old factors
         self.typical: Floats | None = None  # magnitudes by which the root was accepted, if not its own
 
     def evaluate(self) -> bool:
@@ -286,10 +287,14 @@ class LargeNewton:
         evaluated there, and the former is finite.
         """
         end = self.to_end(correction, after, weight)
-        return self.evaluate() and end and self.within(forward.NOISE * forward.EPS)
+        if not (self.evaluate() and end):
+            return False
+        noise = forward.NOISE * forward.EPS
+        return self.within(noise) or (self.reached <= CLOSE and self.vanishing(noise))
 
     def to_end(self, correction: Floats, after: float, weight: Floats) -> bool:
         """The steps of `keep`; whether others would change nothing, or no longer less than the last."""
+        self.reached = after
         while True:
             before = self.u.copy()
             if self.step(before, correction, 1.0) or not self.evaluate_residual():
@@ -302,11 +307,10 @@ class LargeNewton:
                 # what is left is smooth, as rounding is not, and the last step costs no more
                 self.u += correction
                 return True
-            reached = float((np.abs(correction) / weight).max())
-            self.gain = reached / after
-            if not self.gain <= CHORD:
-                return True
-            after = reached
+            before_last, self.reached = self.reached, float((np.abs(correction) / weight).max())
+            if not self.reached <= CHORD * before_last:
+                return True  # rounding, which says nothing of the factor
+            self.gain = self.reached / before_last
             if not self.pays(correction):
                 return False
 

@@ -150,8 +150,8 @@ def _layout(said: Declarations, dense_max: int, linear: str) -> Layout:
     large = [(int(blocks.ptr[b]), int(blocks.ptr[b + 1])) for b in np.flatnonzero(sizes > max(dense_max, 1))]
     machine = assemble(lowered, blocks.row_order, blocks.col_order, large)
     counters = Counters()
-    # a definition u == f(…) without u in f, at its own state: its pivot is 1
-    known = (machine.rows.lhs == machine.m + np.arange(machine.n)) & ~lowered.self_use[blocks.row_order]
+    # the state u of a definition u == f(…) without u in f: its pivot is 1
+    known = np.where(lowered.self_use[blocks.row_order], -1, machine.rows.lhs - machine.m)
     pattern = BlockPattern.analyze(
         machine.rows.a_ptr, machine.rows.a_col, blocks.ptr, dense_max, counters, linear, known
     )

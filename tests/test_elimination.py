@@ -39,7 +39,8 @@ def levels(pattern: object) -> int:
 
 def pattern_of(matrix: sp.csr_array, known: NDArray[np.bool_], counters: Counters | None = None) -> object:
     indptr, indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
-    return analyze_with(indptr, indices, matrix.shape[0], known, counters or Counters())
+    own = np.where(known, np.arange(known.size), -1)
+    return analyze_with(indptr, indices, matrix.shape[0], own, counters or Counters())
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -173,3 +174,85 @@ def test_the_plan_is_worth_its_levels_only(monkeypatch: pytest.MonkeyPatch) -> N
     assert levels(pattern_of(matrix, known)) >= 1
     monkeypatch.setattr(elimination, "WORTH", 2.0)
     assert levels(pattern_of(matrix, known)) == 0
+
+
+def crossed(n: int, seed: int) -> tuple[sp.csr_array, NDArray[np.int32]]:
+    """A sparse matrix of triples (d, r, x) in which d defines the first column and stands at the third.
+
+    Row d, u = w x + …, and row r, which holds u, stand at each other's columns, as a matching may put them.
+    """
+    rng = np.random.default_rng(seed)
+    dense = np.where(rng.random((n, n)) < 2.0 / n, rng.uniform(-0.2, 0.2, (n, n)), 0.0)
+    known = np.full(n, -1, np.int32)
+    for k in range(0, n - 2, 3):
+        dense[k + 1] = 0.0  # the definition of column k, at the position of column k + 1
+        dense[k + 1, [k, k + 1, (k + 5) % n]] = 1.0, rng.uniform(2.0, 3.0), 0.3
+        dense[:, k] = np.where(np.arange(n) == k + 1, 1.0, 0.0)
+        dense[k, k] = rng.uniform(2.0, 3.0)  # the other row mentions what is defined
+        dense[k, k + 1] = 0.0
+        dense[k + 2, k + 2] = 4.0
+        known[k + 1] = k
+    dense += 4.0 * np.diag(dense.diagonal() == 0.0)
+    matrix = sp.csr_array(dense)
+    matrix.sort_indices()
+    return matrix, known
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_definition_is_eliminated_where_the_matching_put_it_elsewhere(seed: int) -> None:
+    n = 6 + 9 * seed
+    matrix, known = crossed(n, seed)
+    indptr, indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
+    pattern = analyze_with(indptr, indices, n, known, Counters())
+    assert isinstance(pattern, EliminatedPattern)
+    assert set(np.flatnonzero(known >= 0)) <= set(pattern.plan.gone_row)
+    dense, rng = matrix.toarray(), np.random.default_rng(seed)
+    factor = pattern.factor(matrix.data)
+    other = matrix.data * rng.uniform(0.9, 1.1, matrix.nnz)
+    for data in (matrix.data, other):
+        factor = factor.refactor(data)
+        assert isinstance(factor, EliminatedFactor)
+        dense = sp.csr_array((data, indices, indptr), shape=(n, n)).toarray()
+        for b in (rng.standard_normal(n), rng.standard_normal((n, 3))):
+            for transpose, a in ((False, dense), (True, dense.T)):
+                wanted = np.linalg.solve(a, b)
+                found = factor.solve(b, transpose)
+                np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-11 * np.abs(wanted).max())
+
+
+def test_names_leave_the_sparse_solver_the_pattern_that_there_is_without_them() -> None:
+    sizes = []
+    for currents in (False, True):
+        system = lg.build(power_flow.build(currents=currents), dense_max=4)
+        pattern = system.layout.pattern.large[0].pattern
+        while isinstance(pattern, EliminatedPattern):
+            pattern = pattern.inner
+        sizes.append((pattern.n, pattern.indices.size))
+    assert sizes[0] == sizes[1]
+
+
+def test_rows_change_places_where_their_pivots_are_small() -> None:
+    """Pairs [g b; −b g] with g far below b along a line: as they stand the pivots grow, exchanged they do not."""
+    n = 400
+    rng = np.random.default_rng(2)
+    g = 10.0 ** rng.uniform(-9, -7, n // 2)
+    dense = np.zeros((n, n))
+    for k in range(n // 2):
+        i = 2 * k
+        dense[i : i + 2, i : i + 2] = [[g[k], 1.0], [-1.0, g[k]]]
+        if i + 3 < n:
+            coupling = rng.uniform(-0.3, 0.3, (2, 2))
+            dense[i : i + 2, i + 2 : i + 4], dense[i + 2 : i + 4, i : i + 2] = coupling, coupling.T
+    matrix = sp.csr_array(dense)
+    indptr, indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
+    pattern = SuperLUPattern.analyze(indptr, indices, n, Counters())
+    assert pattern.symmetric
+    as_matched = pattern.diagonal.eliminate(matrix.data)[1]
+    factor = pattern.factor(matrix.data)
+    rows, columns = factor.order.constraint, np.argsort(factor.order.position)
+    assert np.mean(rows != columns) > 0.9 and set(np.abs(rows - columns)) <= {0, 1}
+    assert factor.order.eliminate(matrix.data)[1] < 1e3 < 1e6 < as_matched
+    b = rng.standard_normal(n)
+    for transpose, a in ((False, dense), (True, dense.T)):
+        np.testing.assert_allclose(factor.solve(b, transpose), np.linalg.solve(a, b), rtol=1e-10)
+    assert pattern.counters.factorizations == 1

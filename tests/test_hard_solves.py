@@ -21,13 +21,14 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from example_files import ROOT, load
 from mgh import FURTHER, SYSTEMS, System
 from rich.console import Console
 from scipy.optimize import brentq, root
 
 import lagrad as lg
-from lagrad import ladder
+from lagrad import arclength, ladder
 from lagrad.errors import (
     ConvergenceError,
     DeclarationError,
@@ -680,6 +681,23 @@ def test_the_fold_of_bratus_problem_on_small_squares(n: int, fold: float) -> Non
     (found,) = branch.turning_points
     assert 1.0 + 10.0 * found.t == pytest.approx(fold, rel=1e-13)
     np.testing.assert_allclose(found.states["u"], 1.0, rtol=1e-6)
+
+
+def test_a_curve_turns_where_a_row_of_the_jacobian_is_exactly_zero() -> None:
+    """The tangent at a fold of one state among explicit ones, where s comes out as zero."""
+
+    class Singular:
+        matrix = sp.csr_array(np.array([[0.0, 0.0, 0.0], [-0.25, 1.0, 0.0], [-1.0, 0.0, 1.0]]))
+
+        def solve(self, rhs: np.ndarray) -> np.ndarray:
+            return np.full(rhs.shape, np.nan)
+
+    b, c = np.array([-6.8, 0.0, 0.0]), np.array([0.4, 0.1, 0.4])
+    found = arclength.bordered(Singular(), b, c, 0.0113, np.zeros(3), 1.0)
+    assert found is not None
+    whole = np.block([[Singular.matrix.toarray(), b[:, None]], [c[None], np.array([[0.0113]])]])
+    wanted = np.linalg.solve(whole, [0.0, 0.0, 0.0, 1.0])
+    np.testing.assert_allclose([*found[0], found[1]], wanted, rtol=1e-12, atol=1e-20)
 
 
 def test_continuation_says_why_it_ends() -> None:

@@ -127,7 +127,8 @@ def solve_and_differentiate(
     for t in range(k):
         seeds[outputs[t] * k + t] = 1.0
         room.column[t] = 0.0
-    lam[:] = seeds
+    for i in range(seeds.size):
+        lam[i] = seeds[i]
     sweep_transposed(0, n_blocks, k, ptr, a_ptr, split, a_col, data, packed, lu, piv, lam)
     residual_rows(
         0, np.int64(n), k, a_ptr[:-1], a_ptr, split, a_col, data, True, seeds, lam, wrong, size, largest
@@ -138,7 +139,8 @@ def solve_and_differentiate(
     for t in range(k):
         if not room.column[t] <= backward_limit:
             return REFUSED
-    total[:] = 0.0
+    for i in range(total.size):
+        total[i] = 0.0
     minus_transposed_times(n, k, rows.b_ptr, rows.b_col, nnz_u, data, lam, total)
     finite = 0.0
     for t in range(k):

@@ -109,12 +109,13 @@ class BlockPattern:
         dense_max: int = DENSE_MAX,
         counters: Counters | None = None,
         backend: str = "superlu",
-        known: NDArray[np.bool_] | None = None,
+        known: Ints | None = None,
     ) -> BlockPattern:
         """Find what every block needs; blocks of more than `dense_max` rows are large.
 
-        `backend` names the sparse solver of the large ones; `known` (n,): positions that may be eliminated from these
-        beforehand (`lagrad.linalg.elimination`). ValueError if an entry stands above the blocks.
+        `backend` names the sparse solver of the large ones; `known` (n,): of each row the column that a division
+        gives, to be eliminated from these beforehand (`lagrad.linalg.elimination`), or a negative number. ValueError
+        if an entry stands above the blocks.
         """
         counters = Counters() if counters is None else counters
         indptr, indices, ptr = (_int32(a) for a in (indptr, indices, ptr))
@@ -134,7 +135,8 @@ class BlockPattern:
             lo, hi = int(ptr[b]), int(ptr[b + 1])
             local, slots = inner_entries(indptr, split, lo, hi)
             inner = indices[slots] - np.int32(lo)
-            given = np.zeros(hi - lo, np.bool_) if known is None else known[lo:hi]
+            given = np.full(hi - lo, -1, np.int32) if known is None else known[lo:hi] - np.int32(lo)
+            given = np.where((given < 0) | (given >= hi - lo), -1, given).astype(np.int32)
             sub = analyze_with(local, inner, hi - lo, given, counters, backend)
             large.append(LargeBlock(b, lo, hi, slots, sub, Reference()))
         rows, columns = np.diff(indptr), np.bincount(indices, minlength=n).astype(np.int32)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.kernel import kernel
+from lagrad.kernel import allocating
 from lagrad.linalg.dense import lu_solve_many
 from lagrad.linalg.sparse import (
     REGULAR,
@@ -36,7 +36,7 @@ PANEL = 64
 take 8, one by one 136."""
 
 
-@kernel
+@allocating
 def condition_small(
     ptr: Ints,
     indptr: Ints,

@@ -63,6 +63,27 @@ def balance(
     largest entries, the usual choice, leaves much of them in a sparse matrix; scaling by geometric means is misled by
     entries that are only rounding. room[start : start + n]: scratch.
     """
+    if n == 2:
+        # [a b; c d] becomes [s t; t s] / (s + t) with s² = |a d|, straight, and t² = |b c|, across
+        p00, p01, p10, p11 = 0.0, 0.0, 0.0, 0.0
+        for e in range(indptr[lo + 1] - 1, indptr[lo] - 1, -1):
+            if indices[e] == lo:
+                p00 = abs(data[e])
+            elif indices[e] == lo + 1:
+                p01 = abs(data[e])
+        for e in range(indptr[lo + 2] - 1, indptr[lo + 1] - 1, -1):
+            if indices[e] == lo:
+                p10 = abs(data[e])
+            elif indices[e] == lo + 1:
+                p11 = abs(data[e])
+        straight = math.sqrt(p00) * math.sqrt(p11)
+        across = math.sqrt(p01) * math.sqrt(p10)
+        if straight > 0.0 and across > 0.0 and straight + across < math.inf:
+            r[at] = power_of_two(straight / ((straight + across) * p00))
+            r[at + 1] = power_of_two(across / ((straight + across) * p10))
+            c[at] = 1.0
+            c[at + 1] = power_of_two(across * p00 / (straight * p01))
+            return
     for j in range(n):
         c[at + j] = 1.0
     for _ in range(PASSES):

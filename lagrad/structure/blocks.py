@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.kernel import kernel
+from lagrad.kernel import allocating
 from lagrad.structure.incidence import Index
 from lagrad.structure.matching import Matching
 
@@ -80,7 +80,7 @@ def block_triangular(
     return Blocks(row_order, col_order, ptr, kind)
 
 
-@kernel
+@allocating
 def _components(n: int, indptr: Index, indices: Index, col_match: Index) -> tuple[Index, Index]:
     # indptr (n+1,), indices: the incidence.   col_match (n,): the row that determines each column.
     # Gives row_order (n,) and ptr (n_blocks+1,).

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.kernel import kernel
+from lagrad.kernel import allocating, kernel
 from lagrad.structure.incidence import Index, transpose
 from lagrad.structure.matching import Matching
 
@@ -114,7 +114,7 @@ def _where(mask: Mask) -> Index:
     return np.flatnonzero(mask).astype(np.int32)
 
 
-@kernel
+@allocating
 def _alternate(
     n_near: int, n_far: int, indptr: Index, indices: Index, near_match: Index, far_match: Index
 ) -> tuple[Mask, Mask]:

@@ -7,12 +7,12 @@ in any order and may repeat; nothing in this folder minds. Knows no numbers and 
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.kernel import kernel
+from lagrad.kernel import allocating
 
 Index = NDArray[np.int32]
 
 
-@kernel
+@allocating
 def transpose(n_rows: int, n_cols: int, indptr: Index, indices: Index) -> tuple[Index, Index, Index]:
     """Transpose a CSR pattern.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lagrad.kernel import inlined, kernel
+from lagrad.kernel import allocating, inlined
 from lagrad.structure.incidence import Index
 
 
@@ -47,7 +47,7 @@ def maximum_matching(n_rows: int, n_cols: int, indptr: Index, indices: Index, pr
     return Matching(row_match, col_match, int(np.count_nonzero(row_match >= 0)))
 
 
-@kernel
+@allocating
 def _start(
     n_rows: int,
     n_cols: int,
@@ -162,7 +162,7 @@ def _free_entry(e: int, end: int, indices: Index, col_match: Index) -> int:
     return e
 
 
-@kernel
+@allocating
 def _augment(
     n_rows: int, indptr: Index, indices: Index, free: Index, row_match: Index, col_match: Index
 ) -> None:
