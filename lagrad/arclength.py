@@ -122,7 +122,7 @@ def _eliminated(
 ) -> tuple[Floats, float] | None:
     """`bordered` by solutions with a matrix like A, or None where they do not lead there.
 
-    Where a row of A vanishes, s is zero at its end, and b s no size to measure an error in: the largest s on the way is.
+    Where a row of A vanishes, s is zero at the end, and b s no size to measure an error in: the largest s so far is.
     """
     size = abs(matrix)
     x, s, largest = np.zeros(b.size), 0.0, 0.0

@@ -197,7 +197,7 @@ class Differentiator:
             or at.undefined.by_rows.size
             or at.factors.status.any()
             or self.multiple.any()
-            or not (at.rcond > RCOND_LIMIT).all()
+            or not at.conditioned(RCOND_LIMIT).all()
         )
 
     def _undefined(self, k: int) -> EvaluationError:
@@ -227,7 +227,7 @@ class Differentiator:
         at, layout = self.at, self.layout
         nnz = layout.machine.nnz_u
         active = at.data[:nnz] != 0.0
-        low = (at.factors.status != 0) | self.multiple | ~(at.rcond > RCOND_LIMIT)
+        low = (at.factors.status != 0) | self.multiple | ~at.conditioned(RCOND_LIMIT)
         doubtful = np.repeat(low, np.diff(layout.ptr))
         doubtful[at.undefined.rows] = doubtful[at.undefined.by_rows] = True
         moved = layout.m + np.flatnonzero(layout.used_by(np.flatnonzero(doubtful)))

@@ -44,8 +44,9 @@ def undetermined(at: Linearization) -> NDArray[np.bool_]:
         if not far_enough(layout.m, layout.reach, at.v, e):
             return out
         change = _changes(at, e)
-        regular = (at.factors.status == REGULAR) & (at.rcond > RCOND_LIMIT)  # others are refused as they are
-        doubtful = ~(change <= LITTLE_CHANGE) & regular
+        doubtful = ~(change <= LITTLE_CHANGE)
+        if doubtful.any():  # others are refused as they are
+            doubtful &= (at.factors.status == REGULAR) & at.conditioned(RCOND_LIMIT)
         if doubtful.any():
             out[doubtful] = _compared(at, np.flatnonzero(doubtful))
     return out
@@ -61,7 +62,7 @@ def _changes(at: Linearization, e: Floats) -> Floats:
     reg, adj = np.empty((2, machine.registers))
     change_of_blocks(
         layout.ptr, layout.kind, machine.tapes, machine.terms, machine.rows, reg, adj, machine.nnz_u,
-        pattern.split, pattern.packed, factors.r, factors.c, at.rcond,
+        pattern.split, pattern.packed, factors.r, factors.c, at.rcond_bound,
         at.data, moved, residual, magnitude, other, change,
     )  # fmt: skip
     for group, (block, factor) in enumerate(zip(pattern.large, factors.large, strict=True), 1):

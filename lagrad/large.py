@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lagrad.assembly import forward
+from lagrad.assembly.nearby import signed
 from lagrad.block import open_block, propagated_magnitude
 from lagrad.layout import Layout
 from lagrad.linalg.blocks import REFINEMENT, LargeBlock, more_steps
@@ -25,6 +26,7 @@ CHORD = forward.QUADRATIC  # most that one step on old factors may leave of the 
 JACOBIAN = 2.4  # one evaluation of all partials, in evaluations of R alone (9241 buses: 4.8 ms and 2.0 ms)
 # Of the largest relative move of a state: one that moved less is not asked what that did to the Jacobian.
 FLOOR = 1e-3
+LEFT_OPEN = 0.01  # share of a step that rounding may leave open for the step to show that the root is simple
 CLOSE = 1e-6  # relative length of a Newton step from which on vanishing terms are looked for
 
 
@@ -176,7 +178,8 @@ class LargeNewton:
                 shorter = 0.25 * damping
                 if self.evaluate_residual() if quick else self.evaluate():
                     if self.within(exact) and (not quick or (self.evaluate() and self.within(exact))):
-                        return self._simple(contraction), begun + it + 1
+                        whole = damping == 1.0 and not bounded
+                        return self._simple(contraction, length if whole else 0.0), begun + it + 1
                     correction = self.solve(-self.residual[self.rows])
                     after = float((np.abs(correction) / weight).max())
                     if after <= (1.0 - 0.25 * damping) * length:
@@ -207,7 +210,8 @@ class LargeNewton:
                 useful = contraction if measured else self.gain
                 if useful <= CHORD and self.pays(correction):
                     if self.keep(correction, after, weight):
-                        return self._simple(contraction), begun + it + 1
+                        ended = whole and not measured and after <= forward.QUADRATIC * length
+                        return self._simple(contraction, length if ended else 0.0), begun + it + 1
                     expected = np.inf
                     continue
             if quick and not self.evaluate():  # R is finite there, and a partial is not
@@ -287,9 +291,11 @@ class LargeNewton:
         evaluated there, and the former is finite.
         """
         end = self.to_end(correction, after, weight)
-        if not (self.evaluate() and end):
+        if not self.evaluate():
             return False
-        noise = forward.NOISE * forward.EPS
+        exact, noise = forward.EXACT * forward.EPS, forward.NOISE * forward.EPS
+        if not end:  # other steps were to follow on a new factor, but there is nothing left for them
+            return self.within(exact)
         return self.within(noise) or (self.reached <= CLOSE and self.vanishing(noise))
 
     def to_end(self, correction: Floats, after: float, weight: Floats) -> bool:
@@ -317,23 +323,46 @@ class LargeNewton:
     def far(self) -> bool:
         """Whether the Jacobian at the solution is to be factored for what is solved there with it.
 
-        That is where refinement with the factor at hand would cost more; and where a partial is zero in one of the two
-        and not in the other, for then a multiplier that is zero would come out as rounding.
+        That is where refinement with the factor at hand would cost more; and where partials that are zero there, and
+        not where the factor is of, leave states that do not depend on each other: multipliers of zero would come out as
+        rounding.
         """
         assert self.factor is not None
         if self.factor.status != REGULAR:
             return False
         if self.factored is not None and ((self.factored == 0.0) != (self.entries == 0.0)).any():
-            return True
+            if not self.connected():
+                return True
         refinements = max(0.0, more_steps(1.0, self.gain, forward.EPS) - 1.0)
         return (
             REFINEMENT * (refinements + 1.0) - 1.0 > self.factor.price
         )  # and the residual of the first solution
 
-    def _simple(self, contraction: float) -> int:
-        """SOLVED, or MULTIPLE_ROOT by the test that ends `assembly.forward._newton`."""
+    def connected(self) -> bool:
+        """Whether every state of the block depends on every other by partials that are not zero at v."""
+        import scipy.sparse as sp
+        from scipy.sparse.csgraph import connected_components
+
+        pattern, there = self.block.pattern, self.entries != 0.0
+        kept = np.concatenate([np.zeros(1, np.int64), np.cumsum(there)])[pattern.indptr]
+        matrix = sp.csr_array((there[there], pattern.indices[there], kept), shape=(pattern.n, pattern.n))
+        return bool(connected_components(matrix, connection="strong", return_labels=False) == 1)
+
+    def _simple(self, contraction: float, length: float = 0.0) -> int:
+        """SOLVED, or MULTIPLE_ROOT by the test that ends `assembly.forward._newton`.
+
+        `length`: of a whole Newton step, factored where it began, that left nothing but rounding. Where it was far
+        longer than what rounding leaves open there, it has shown that the root is simple: at a double root the last
+        step is no longer than that.
+        """
         if contraction <= forward.QUADRATIC:
             return forward.SOLVED
+        if length > 0.0 and self.factor is not None and self.factor.status == REGULAR:
+            open_ = np.empty(self.u.size)
+            signed(forward.NOISE * forward.EPS, self.magnitude[self.rows], open_)
+            weight = np.maximum(np.abs(self.u), self.layout.scale[self.rows])
+            if float((np.abs(self.solve(open_)) / weight).max()) <= LEFT_OPEN * length:
+                return forward.SOLVED
         if not self.factorize():
             return forward.MULTIPLE_ROOT
         self.gain = 0.0

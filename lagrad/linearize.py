@@ -118,6 +118,16 @@ class Linearization:
         return self.factors.condition()
 
     @cached_property
+    def rcond_bound(self) -> Floats:
+        """What `rcond` is above: the same for small blocks, far less for large ones, and cheaper."""
+        return self.factors.condition(bound=True)
+
+    def conditioned(self, limit: float) -> NDArray[np.bool_]:
+        """(n_blocks,) whether `rcond` is above `limit`, estimated only where `rcond_bound` does not tell."""
+        sure = self.rcond_bound > limit
+        return sure if sure.all() else self.rcond > limit
+
+    @cached_property
     def by_parameters(self) -> sp.csr_array:
         """R_p (n, m), for whoever wants the matrix."""
         import scipy.sparse as sp

@@ -23,7 +23,7 @@ from lagrad.linalg.dense import (
     lu_solve_marked,
     lu_solve_transposed,
 )
-from lagrad.linalg.inverse_norm import inverse_norm
+from lagrad.linalg.inverse_norm import inverse_norm, norm_bound
 from lagrad.linalg.scales import balance
 from lagrad.linalg.sparse import NOT_FINITE, REGULAR, ZERO_PIVOT, Counters, analyze
 
@@ -850,3 +850,35 @@ def test_the_null_vectors_of_a_block_with_nan_are_nan():
     data[3] = math.nan
     null = BlockPattern.analyze(matrix.indptr, matrix.indices, ptr).factor(data).null_vectors(0)
     assert np.all(np.isnan(null.right)) and np.all(np.isnan(null.constraints)) and math.isnan(null.residual)
+
+
+def test_the_norm_of_an_inverse_is_bounded_by_two_solves():
+    """Against NumPy's inverse, over matrices of which some are near to singular in one to three directions."""
+    rng = np.random.default_rng(11)
+    shares = []
+    for _ in range(600):
+        n = int(rng.integers(1, 60))
+        a = rng.standard_normal((n, n)) * (rng.random((n, n)) < rng.uniform(0.1, 1.0))
+        a += np.eye(n) * rng.uniform(1.0, 2.0)
+        if rng.random() < 0.6:
+            u, s, vt = np.linalg.svd(a)
+            s[-int(rng.integers(1, 4)) :] *= 10.0 ** -rng.uniform(0.0, 12.0)
+            a = u @ np.diag(s) @ vt
+        inverse = np.linalg.inv(a)
+        calls = []
+
+        def solve(b, transpose, inverse=inverse, calls=calls):
+            calls.append(transpose)
+            return (inverse.T if transpose else inverse) @ b
+
+        r, c = 2.0 ** rng.integers(-3, 4, n), 2.0 ** rng.integers(-3, 4, n)
+        bound = norm_bound(r, c, solve)
+        assert calls == [False, True]
+        shares.append(bound / np.abs(inverse / r / c[:, None]).sum(axis=0).max())
+    assert min(shares) > 10.0  # of SURE = 1000
+    assert np.median(shares) < 1001.0
+
+
+def test_a_norm_that_is_not_finite_bounds_nothing():
+    one = np.ones(3)
+    assert norm_bound(one, one, lambda b, transpose: np.full(3, np.nan)) == math.inf

@@ -170,3 +170,37 @@ def test_partials_are_evaluated_where_a_warm_start_ends_and_where_it_factors(mor
     counters = warm.report.counters
     assert counters.evaluations == 1 + counters.refactorizations
     assert counters.refactorizations == (1 if more > 0.1 else 0)
+
+
+def test_a_gradient_estimates_no_condition_that_two_solves_bound() -> None:
+    """What a certificate shows is computed when it is read; what could refuse the gradient, before."""
+    solution = lg.build(bratu.build(N, HERE)).solve()
+    at = solution.linearization
+    gradient = solution.gradient("integral")
+    assert "rcond_bound" in at.__dict__ and "rcond" not in at.__dict__
+    block = at.layout.pattern.large[0].block
+    matrix = bratu.negative_laplacian(N).toarray() - np.diag(
+        HERE.ravel() / (N + 1) ** 2 * np.exp(solution["u"].ravel())
+    )
+    truth = 1.0 / np.linalg.cond(matrix, 1)
+    assert at.rcond_bound[block] < truth
+    assert gradient.certificate.rcond == pytest.approx(truth, rel=0.5)
+    assert "rcond" in at.__dict__
+
+
+@pytest.mark.parametrize("exponent", [-10, -13, -15, -17])
+def test_a_large_block_is_refused_by_its_estimated_condition_alone(exponent: int) -> None:
+    """A ring of 100 with one pair of rows nearly alike: refused below 1e-14, and not before."""
+    n, near = 100, 10.0**exponent
+    program = lg.Program("ring")
+    p = program.parameter("p", np.linspace(1.0, 2.0, n))
+    y = program.state("y", shape=n, guess=0.0)
+    left, right = y[np.arange(-1, n - 1)], y[np.arange(1, n + 1) % n]
+    program.constrain((3.0 * y - left + 0.5 * right)[:-1] == p[:-1], name="ring")
+    program.constrain(
+        3.0 * y[0] - y[n - 1] + 0.5 * y[1] + near * (y[n - 1] + y[50]) == p[0] + near * p[n - 1], name="alike"
+    )
+    program.define("total", lg.sum(y))
+    at = lg.build(program).solve().linearization
+    block = at.layout.pattern.large[0].block
+    assert bool(at.conditioned(1e-14)[block]) == bool(at.rcond[block] > 1e-14) == (exponent >= -13)

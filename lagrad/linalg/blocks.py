@@ -328,14 +328,17 @@ class BlockFactors:
         block_error, column_error = _Check(self, b.reshape(shape), transpose).everywhere(x.reshape(shape))
         return Residuals(float(block_error.max(initial=0.0)), block_error, column_error, (), self)
 
-    def condition(self) -> Floats:
-        """Estimated 1/cond (nb,) of each block, equilibrated, in the 1-norm; 0 where singular."""
+    def condition(self, bound: bool = False) -> Floats:
+        """Estimated 1/cond (nb,) of each block, equilibrated, in the 1-norm; 0 where singular.
+
+        `bound`: of large blocks a number that it is above, for two solves with each instead of about five.
+        """
         p = self.pattern
         rcond = np.zeros(p.nb)
         matrix = (p.ptr, p.indptr, p.split, p.indices, self.data)
         condition_small(*matrix, p.packed, self.lu, self.piv, self.r, self.c, self.status, rcond)
         for block, factor in zip(p.large, self.large, strict=True):
-            rcond[block.block] = condition_large(block.pattern, self.data[block.slots], factor)
+            rcond[block.block] = condition_large(block.pattern, self.data[block.slots], factor, bound)
         return rcond
 
     def null_vectors(self, block: int) -> NullVectors:

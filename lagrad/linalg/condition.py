@@ -99,15 +99,15 @@ def condition_small(
         rcond[b] = 1.0 / norm / inverse
 
 
-def condition_large(pattern: SparsePattern, data: Floats, factor: SparseFactor) -> float:
-    """rcond of one large block from its values and its factor; 0 if it is singular.
+def condition_large(pattern: SparsePattern, data: Floats, factor: SparseFactor, bound: bool = False) -> float:
+    """rcond of one large block from its values and its factor; 0 if it is singular. `bound`: a number it is above.
 
     With the factor of a nearby matrix it is the nearby inverse that is estimated, once for all that borrow it, and
     under the scales of that matrix.
     """
     if factor.status != REGULAR:
         return 0.0
-    r, c, inverse = factor.inverse
+    r, c, inverse = factor.inverse_bound if bound else factor.inverse
     norm = largest_column(pattern.indptr, pattern.indices, pattern.n, data, r, c)
     with np.errstate(divide="ignore"):
         rcond = float(1.0 / np.float64(norm) / inverse)

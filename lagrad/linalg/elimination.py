@@ -307,6 +307,11 @@ class EliminatedFactor(Estimated):
         """Of the matrix that was factored, once for all that borrow."""
         return super().inverse if self.lender is None else self.lender.inverse
 
+    @cached_property
+    def inverse_bound(self) -> InverseEstimate:
+        """As `inverse`."""
+        return super().inverse_bound if self.lender is None else self.lender.inverse_bound
+
     @property
     def scales(self) -> tuple[Floats, Floats]:
         """Those of the matrix for which pivots were chosen, where they still serve: others take more passes."""
