@@ -491,9 +491,15 @@ def recover(
             x[rest[i]] = found[i]
         for k in range(len(gone)):
             v = b[gone_row[k]]
-            for e in range(across_ptr[k], across_ptr[k + 1]):
+            s = 0.0  # of every other entry: one sum waits for itself
+            e = across_ptr[k]
+            while e + 1 < across_ptr[k + 1]:
                 v -= across[e] * found[across_at[e]]
-            x[gone[k]] = v / pivot[k]
+                s += across[e + 1] * found[across_at[e + 1]]
+                e += 2
+            if e < across_ptr[k + 1]:
+                v -= across[e] * found[across_at[e]]
+            x[gone[k]] = (v - s) / pivot[k]
         return
     for i in range(len(rest)):
         for t in range(m):
