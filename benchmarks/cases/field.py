@@ -85,6 +85,10 @@ CASE = Case(
     quick=(64,),
     small=5,
     entrants=entrants,
-    goals=(Goal("solve+gradient", 1.0, "scipy"), Goal("gradient", 0.08, OURS, "solve")),
+    goals=(
+        Goal("solve+gradient", 1.0, "scipy"),
+        Goal("gradient", 0.08, OURS, "solve"),
+        Goal("gradient", 0.08, "scipy", "solve"),
+    ),
     count=lambda n: n * n,
 )
