@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lagrad.assembly.machine import WIDE, assign_rows, explicit_rows, rows_jacobian
-from lagrad.kernel import inlined, internal, kernel
+from lagrad.kernel import inlined, kernel
 from lagrad.linalg.dense import MARKED, lu_factor, lu_factor_marked, lu_solve, lu_solve_marked
 from lagrad.linalg.scales import balance
 
@@ -110,7 +110,7 @@ def sweep(
     return b
 
 
-@internal
+@inlined
 def _within(lo, hi, bound, residual, magnitude):
     """Whether every |R| of rows [lo, hi) is at most bound · magnitude, and is a number."""
     for i in range(lo, hi):
@@ -163,7 +163,7 @@ def _solve_block(n, a, piv, r_scale, c_scale, marks, x):
         x[i] *= c_scale[i]
 
 
-@internal
+@inlined
 def _finite(lo, hi, rows, residual, data):
     """Whether the residual and the partials by states of rows [lo, hi) are numbers."""
     for i in range(lo, hi):
@@ -175,7 +175,7 @@ def _finite(lo, hi, rows, residual, data):
     return True
 
 
-@internal
+@inlined
 def _newton(
     lo, hi, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper,
     max_iterations, tolerance, v, data, residual, magnitude, iterations, block,
