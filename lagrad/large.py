@@ -178,8 +178,8 @@ class LargeNewton:
                 shorter = 0.25 * damping
                 if self.evaluate_residual() if quick else self.evaluate():
                     if self.within(exact) and (not quick or (self.evaluate() and self.within(exact))):
-                        whole = damping == 1.0 and not bounded
-                        return self._simple(contraction, length if whole else 0.0), begun + it + 1
+                        moved = self.u - start if damping == 1.0 and not bounded else None
+                        return self._simple(contraction, moved), begun + it + 1
                     correction = self.solve(-self.residual[self.rows])
                     after = float((np.abs(correction) / weight).max())
                     if after <= (1.0 - 0.25 * damping) * length:
@@ -211,7 +211,7 @@ class LargeNewton:
                 if useful <= CHORD and self.pays(correction):
                     if self.keep(correction, after, weight):
                         ended = whole and not measured and after <= forward.QUADRATIC * length
-                        return self._simple(contraction, length if ended else 0.0), begun + it + 1
+                        return self._simple(contraction, self.u - start if ended else None), begun + it + 1
                     expected = np.inf
                     continue
             if quick and not self.evaluate():  # R is finite there, and a partial is not
@@ -348,20 +348,22 @@ class LargeNewton:
         matrix = sp.csr_array((there[there], pattern.indices[there], kept), shape=(pattern.n, pattern.n))
         return bool(connected_components(matrix, connection="strong", return_labels=False) == 1)
 
-    def _simple(self, contraction: float, length: float = 0.0) -> int:
+    def _simple(self, contraction: float, moved: Floats | None = None) -> int:
         """SOLVED, or MULTIPLE_ROOT by the test that ends `assembly.forward._newton`.
 
-        `length`: of a whole Newton step, factored where it began, that left nothing but rounding. Where it was far
-        longer than what rounding leaves open there, it has shown that the root is simple: at a double root the last
-        step is no longer than that.
+        `moved`: by a whole Newton step, factored where it began, that left nothing but rounding. Where it was far
+        longer than what rounding leaves open there, and the Jacobian at its end is still the one it began with, it has
+        shown that the root is simple: at a double root the last step is no longer than that, unless it hits the root.
         """
         if contraction <= forward.QUADRATIC:
             return forward.SOLVED
-        if length > 0.0 and self.factor is not None and self.factor.status == REGULAR:
+        if moved is not None and self.factor is not None and self.factor.status == REGULAR:
             open_ = np.empty(self.u.size)
             signed(forward.NOISE * forward.EPS, self.magnitude[self.rows], open_)
             weight = np.maximum(np.abs(self.u), self.layout.scale[self.rows])
-            if float((np.abs(self.solve(open_)) / weight).max()) <= LEFT_OPEN * length:
+            length = float((np.abs(moved) / weight).max())
+            known = float((np.abs(self.solve(open_)) / weight).max()) <= LEFT_OPEN * length
+            if known and self.unbent(moved, weight):
                 return forward.SOLVED
         if not self.factorize():
             return forward.MULTIPLE_ROOT

@@ -256,3 +256,75 @@ def test_rows_change_places_where_their_pivots_are_small() -> None:
     for transpose, a in ((False, dense), (True, dense.T)):
         np.testing.assert_allclose(factor.solve(b, transpose), np.linalg.solve(a, b), rtol=1e-10)
     assert pattern.counters.factorizations == 1
+
+
+def test_a_pattern_without_a_level_keeps_its_rows_where_they_are() -> None:
+    """One definition at another column than its own is too little for a plan: no rows change places for it."""
+    n = 12
+    dense = 3.0 * np.eye(n) - np.eye(n, k=-1) - np.eye(n, k=1)
+    dense[0], dense[1] = 0.0, 0.0
+    dense[0, :2], dense[1, :3] = [2.0, 1.0], [5.0, 0.5, 1.0]
+    matrix = sp.csr_array(dense)
+    matrix.sort_indices()
+    known = np.full(n, -1, np.int32)
+    known[0] = 1
+    indptr, indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
+    pattern = analyze_with(indptr, indices, n, known, Counters())
+    assert levels(pattern) == 0
+    assert np.array_equal(pattern.indptr, indptr) and np.array_equal(pattern.indices, indices)
+    b = np.arange(1.0, n + 1.0)
+    np.testing.assert_allclose(pattern.factor(matrix.data).solve(b), np.linalg.solve(dense, b), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [11, 12, 13, 40])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_pattern_of_a_block_is_that_of_its_entries(n: int, seed: int) -> None:
+    """Loops of cubic equations, of which one definition or a few name one state as a function of the next."""
+    rng = np.random.default_rng(100 * n + seed)
+    program = lg.Program("loop")
+    q = program.parameter("q", rng.uniform(0.5, 1.5, n))
+    y = program.state("y", shape=n, guess=0.3)
+    defined = rng.permutation(n)[: 1 + seed]
+    for k in range(n):
+        c = int(rng.integers(n))
+        right = 0.3 * y[k - 1] + 0.2 * lg.sin(y[c] if c != k else y[k - 1]) + q[k]
+        program.constrain(y[k] == right if k in defined else 2.0 * y[k] + 0.1 * y[k] ** 3 - right == 0.0)
+    program.define("total", lg.sum(np.linspace(1.0, 2.0, n) * y))
+    system, dense = lg.build(program, dense_max=1), lg.build(program, dense_max=100).solve()
+    for block in system.layout.pattern.large:
+        rows = np.repeat(np.arange(block.hi - block.lo), np.diff(block.pattern.indptr))
+        whole = system.layout.pattern
+        of_entry = np.repeat(np.arange(whole.n), np.diff(whole.indptr))
+        assert np.array_equal(of_entry[block.slots] - block.lo, rows)
+        assert np.array_equal(whole.indices[block.slots] - block.lo, block.pattern.indices)
+    sparse = system.solve()
+    np.testing.assert_allclose(sparse["y"], dense["y"], rtol=1e-12)
+    np.testing.assert_allclose(sparse.gradient("total")["q"], dense.gradient("total")["q"], rtol=1e-11)
+
+
+def test_nothing_is_left_where_every_row_is_known() -> None:
+    n = 7
+    dense = np.eye(n)
+    dense[0, -1] = 0.5
+    matrix = sp.csr_array(dense)
+    pattern = pattern_of(matrix, np.ones(n, np.bool_))
+    b = np.arange(1.0, n + 1.0)
+    np.testing.assert_allclose(pattern.factor(matrix.data).solve(b), np.linalg.solve(dense, b))  # type: ignore[attr-defined]
+
+
+def test_digits_lost_over_several_levels_count_together() -> None:
+    """u == 1e5 x leaves 1 of 1e5 + 1 in one row, w == u + … does in another: ten digits, past the eight allowed."""
+    n = 8
+    dense = np.eye(n) + 0.1 * np.eye(n, k=1)
+    dense[:4] = 0.0
+    dense[0, [0, 2]] = 1.0, -1e5
+    dense[1, [0, 1, 4]] = -1.0, 1.0, 0.5
+    dense[2, [0, 2, 3]] = -1.0, 1e5 + 1.0, 0.2
+    dense[3, [1, 2, 3]] = -1.0, 1e5 + 1.0, 1.0
+    dense[-1, 1] = 1e-3
+    matrix = sp.csr_array(dense)
+    factor = pattern_of(matrix, np.arange(n) < 2).factor(matrix.data)  # type: ignore[attr-defined]
+    assert isinstance(factor, SuperLUFactor)
+    b = np.linspace(1.0, 2.0, n)
+    wanted = np.linalg.solve(dense, b)
+    np.testing.assert_allclose(factor.solve(b), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())

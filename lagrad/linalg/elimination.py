@@ -68,7 +68,7 @@ def analyze_with(
     if order is not None:
         moved, entry = _permuted(indptr, order)
         levels = _levels(moved, indices[entry], n, known[order] == place, order, entry)
-        if not _full_diagonal(levels[-1]):
+        if len(levels) == 1 or not _full_diagonal(levels[-1]):  # a plan leads back to the rows as they are
             levels = _levels(indptr, indices, n, known == place, place)
     assert levels is not None
     *above, last = levels
@@ -159,7 +159,7 @@ class Plan:
 
 
 def _plan(indptr: Ints, indices: Ints, n: int, known: NDArray[np.bool_]) -> Plan | None:
-    if np.count_nonzero(known) < WORTH * n:
+    if n == 0 or np.count_nonzero(known) < WORTH * n:
         return None
     row = np.repeat(np.arange(n, dtype=np.int32), np.diff(indptr))
     diagonal = np.full(n, -1, np.int32)
@@ -227,11 +227,24 @@ class EliminatedPattern:
     def factor(self, data: Floats) -> SparseFactor:
         """S and its factors; factors of the whole block at once where S would have lost digits."""
         data = values(data)
-        entries = self.gather(data)
-        s = self.complement(data, entries)
-        if s is None:
+        edge = self.gather(data)
+        s, loss = self.complement(data, edge)
+        return self.assembled(data, edge, loss, None if s is None else self.inner.factor(s), None)
+
+    def assembled(
+        self,
+        data: Floats,
+        edge: Edge,
+        loss: float,
+        inner: SparseFactor | None,
+        first: EliminatedFactor | None,
+    ) -> SparseFactor:
+        """Factors from those of S; of the whole block at once where S, over all levels, has lost its digits."""
+        if isinstance(inner, EliminatedFactor):
+            loss *= inner.loss
+        if inner is None or not loss <= LOSS:
             return self.undivided.factor(data)
-        return EliminatedFactor(self, data, entries, self.inner.factor(s))
+        return EliminatedFactor(self, data, edge, inner, loss, None, first)
 
     @cached_property
     def undivided(self) -> SparsePattern:
@@ -245,15 +258,18 @@ class EliminatedPattern:
         gather(plan.pivot, plan.down, plan.across, data, *edge)
         return edge
 
-    def complement(self, data: Floats, edge: Edge) -> Floats | None:
-        """The entries of S, or None where a pivot is zero or a row has lost its digits, or is not finite."""
+    def complement(self, data: Floats, edge: Edge) -> tuple[Floats | None, float]:
+        """The entries of S and how much larger than a row of it the products were that made the row, 1 at least.
+
+        None where a pivot is zero or a row has lost its digits, or is not finite.
+        """
         plan = self.plan
         s = np.empty(plan.indices.size)
-        kept = complement(
+        loss = complement(
             plan.rest.size, plan.indptr, plan.copied, plan.copied_to, plan.down_ptr, plan.down_at, plan.across_ptr,
             plan.to, *edge, np.empty(plan.gone.size), data, s,
         )  # fmt: skip
-        return s if kept else None
+        return (s if loss <= LOSS else None), loss
 
 
 class Edge(NamedTuple):
@@ -272,6 +288,7 @@ class EliminatedFactor(Estimated):
     data: Floats
     edge: Edge  # of `data`
     inner: SparseFactor
+    loss: float  # see `EliminatedPattern.complement`, over this level and those below
     lender: EliminatedFactor | None = None  # whose `inner` it is, where `data` are of a matrix near to it
     first: EliminatedFactor | None = None  # the fresh factorization whose pivots these are, if it is another
 
@@ -292,10 +309,9 @@ class EliminatedFactor(Estimated):
         """The same plan, and the pivots of S, for other values."""
         data = values(data)
         edge = self.pattern.gather(data)
-        s = self.pattern.complement(data, edge)
-        if s is None:
-            return self.pattern.undivided.factor(data)
-        return EliminatedFactor(self.pattern, data, edge, self.inner.refactor(s), None, self.first or self)
+        s, loss = self.pattern.complement(data, edge)
+        inner = None if s is None else self.inner.refactor(s)
+        return self.pattern.assembled(data, edge, loss, inner, self.first or self)
 
     def around(self, data: Floats) -> EliminatedFactor:
         """These factors of S with the entries of a matrix near to it: its equations at K are then met exactly."""
@@ -403,8 +419,12 @@ def complement(
     peaks: Floats,
     data: Floats,
     s: Floats,
-) -> bool:
-    """S = A_RR − A_RK D⁻¹ A_KR; False as soon as a row is not finite or has lost its digits. peaks (k,): scratch."""
+) -> float:
+    """S = A_RR − A_RK D⁻¹ A_KR. Returns the largest product of a row beside its largest entry, 1 at least.
+
+    inf as soon as a row is not finite, or that is past `LOSS`. peaks (k,): scratch.
+    """
+    loss = 1.0
     for k in range(len(pivot)):
         peak = 0.0
         for q in range(across_ptr[k], across_ptr[k + 1]):
@@ -433,8 +453,10 @@ def complement(
             total += abs(s[e])
         # written so that nan fails; max may drop one
         if not (total < np.inf and peak <= LOSS * largest):
-            return False
-    return True
+            return np.inf
+        if peak > loss * largest:
+            loss = peak / largest
+    return loss
 
 
 @kernel
