@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lagrad.assembly.machine import WIDE, assign_rows, explicit_rows, rows_jacobian
-from lagrad.kernel import inlined, kernel
+from lagrad.kernel import inlined, internal, kernel
 from lagrad.linalg.dense import MARKED, lu_factor, lu_factor_marked, lu_solve, lu_solve_marked
 from lagrad.linalg.scales import balance
 
@@ -175,7 +175,7 @@ def _finite(lo, hi, rows, residual, data):
     return True
 
 
-@inlined
+@internal
 def _newton(
     lo, hi, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper,
     max_iterations, tolerance, v, data, residual, magnitude, iterations, block,

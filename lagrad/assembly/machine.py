@@ -684,7 +684,7 @@ def _explicit_value(r, tapes, terms, rows, reg, v):
     return total
 
 
-@inlined
+@internal
 def explicit_rows(start, stop, tapes, terms, rows, reg, m, v):
     """Assign the states of explicit rows [start, stop) in order; stops at, and returns, a value that is not finite."""
     for r in range(start, stop):
