@@ -63,14 +63,14 @@ def analyze_with(
 ) -> SparsePattern:
     """A pattern of an n×n block whose row i may be solved for column known[i] (n,), or for none (-1), beforehand."""
     place = np.arange(n, dtype=np.int32)
+    levels: list[Level] = []
     order = _swapped(n, known)
-    levels = _levels(indptr, indices, n, known == place, place) if order is None else None
     if order is not None:
         moved, entry = _permuted(indptr, order)
         levels = _levels(moved, indices[entry], n, known[order] == place, order, entry)
-        if len(levels) == 1 or not _full_diagonal(levels[-1]):  # a plan leads back to the rows as they are
-            levels = _levels(indptr, indices, n, known == place, place)
-    assert levels is not None
+    # it takes a plan to lead back from rows that changed places
+    if len(levels) < 2 or not _full_diagonal(levels[-1]):
+        levels = _levels(indptr, indices, n, known == place, place)
     *above, last = levels
     pattern: SparsePattern = BACKENDS[backend](last.indptr, last.indices, last.n, counters)
     for k in range(len(above) - 1, -1, -1):
@@ -108,10 +108,8 @@ def _levels(
 
 def _swapped(n: int, known: Ints) -> Ints | None:
     """The row at each position (n,) once every row stands at its column that can; None if all do already."""
-    at, place = (
-        np.arange(n, dtype=np.int32),
-        np.arange(n, dtype=np.int32),
-    )  # row at a position; position of a row
+    at = np.arange(n, dtype=np.int32)  # the row at each position
+    place = np.arange(n, dtype=np.int32)  # the position of each row
     for row in np.flatnonzero((known >= 0) & (known != at)).tolist():
         there, now = int(known[row]), int(place[row])
         other = int(at[there])

@@ -302,16 +302,13 @@ class SuperLUPattern:
         scaled = data * np.repeat(r, np.diff(self.indptr)) * c[self.indices]
         heavy = self.symmetric and self.diagonal.fill.heavy
         if self.symmetric and not heavy:
-            orders = (
-                lambda: replace(self.diagonal, known=self.diagonal.fill),
-                lambda: self._exchanged(scaled),
-            )
-            for make in orders:
-                order = make()
-                if order is not None:
-                    found, growth = replace(order, r=r, c=c).eliminate(data)
-                    if growth <= DIAGONAL_GROWTH:
-                        return found
+            found, growth = replace(self.diagonal, r=r, c=c, known=self.diagonal.fill).eliminate(data)
+            if growth > DIAGONAL_GROWTH:
+                exchanged = self._exchanged(scaled)
+                if exchanged is not None:
+                    found, growth = replace(exchanged, r=r, c=c).eliminate(data)
+            if growth <= DIAGONAL_GROWTH:
+                return found
         transposed = sp.csc_array((scaled, self.indices, self.indptr), shape=(self.n, self.n))
         try:
             lu = _symmetric_lu(transposed) if heavy else spla.splu(transposed, permc_spec="COLAMD")
@@ -405,7 +402,7 @@ class PivotOrder:
             pattern.n, pattern.indptr, pattern.indices, data, self.r, self.c, self.constraint, self.position,
             fill.lp, fill.li, fill.up, fill.ui, fill.group_end, lx, ux, d,
         )  # fmt: skip
-        return SuperLUFactor(self, data, fill.lp, fill.li, lx, fill.up, fill.ui, ux, d, REGULAR), growth
+        return SuperLUFactor(self, data, fill.lp, fill.li, lx, fill.up, fill.ui, ux, d, REGULAR, fill), growth
 
     @cached_property
     def fill(self) -> Fill:
@@ -466,6 +463,9 @@ class SuperLUFactor(Estimated):
     ux: Floats
     d: Floats  # (n,) the pivots
     status: int
+    fill: Fill | None = (
+        None  # the pattern that lp, li, up and ui are of; SuperLU's own leaves out what is zero
+    )
 
     @property
     def pattern(self) -> SuperLUPattern:
@@ -477,10 +477,9 @@ class SuperLUFactor(Estimated):
 
     @cached_property
     def group_end(self) -> Ints:
-        """As `Fill.group_end`, of these very columns: SuperLU leaves out what happens to be zero."""
-        fill = self.order.known
-        if fill is not None and self.li is fill.li:
-            return fill.group_end
+        """As `Fill.group_end`, of these very columns."""
+        if self.fill is not None:
+            return self.fill.group_end
         out = np.empty(self.pattern.n, np.int32)
         common_rows(self.pattern.n, self.lp, self.li, out)
         return out
