@@ -551,10 +551,11 @@ def test_read_only_and_other_types_of_arrays_are_taken():
 # ---- refinement ----------------------------------------------------------------------------------
 
 
-def test_backward_error_is_that_of_oettli_and_prager():
+@pytest.mark.parametrize("columns", [1, 3, 8, 19])  # of eight, all sums are kept at once
+def test_backward_error_is_that_of_oettli_and_prager(columns):
     matrix, ptr = block_triangular(SIZES)
     rng = np.random.default_rng(1)
-    x, b = rng.standard_normal((2, matrix.shape[0], 3))
+    x, b = rng.standard_normal((2, matrix.shape[0], columns))
     for transpose in (False, True):
         a = matrix.T if transpose else matrix
         expected = np.abs(b - a @ x) / (abs(a) @ np.abs(x) + np.abs(b))
@@ -564,15 +565,49 @@ def test_backward_error_is_that_of_oettli_and_prager():
         assert found.overall == pytest.approx(expected.max(), rel=1e-12)
 
 
-def test_rounding_in_a_row_of_zeros_is_not_read_as_an_error():
+@pytest.mark.parametrize("columns", [1, 3, 8, 11])
+@pytest.mark.parametrize("transpose", [False, True])
+def test_a_solution_that_is_not_finite_is_infinitely_wrong(columns, transpose):
+    matrix, ptr = block_triangular(SIZES)
+    x, b = np.ones((matrix.shape[0], columns)), np.ones((matrix.shape[0], columns))
+    x[ptr[7] + 5, columns - 1] = np.nan
+    found = factored(matrix, ptr, 10).residuals(x, b, transpose)
+    assert np.isinf(found.column).tolist() == [*[False] * (columns - 1), True]
+    assert np.isinf(found.block[7]) and np.isinf(found.overall)
+
+
+@pytest.mark.parametrize("columns", [1, 8])
+@pytest.mark.parametrize("transpose", [False, True])
+def test_rounding_in_a_row_of_zeros_is_not_read_as_an_error(columns, transpose):
     """x = (1, 1e-17, 2e-17): the last row is off by all of itself, and by nothing beside what it could hold.
 
     The entry 1e-3 ties the three together; it is no part of what is measured.
     """
-    matrix = csr([[1.0, 0.5, 1e-3], [0.25, 1.5, 0.0], [0.0, 3.0, 1.0]])
-    factors = factored(matrix, [0, 3], 10)
-    found = factors.residuals(np.array([1.0, 1e-17, 2e-17]), np.array([1.0, 0.25, 0.0]))
-    assert found.overall < 1e-15
+    dense = np.array([[1.0, 0.5, 1e-3], [0.25, 1.5, 0.0], [0.0, 3.0, 1.0]])
+    factors = factored(csr(dense.T if transpose else dense), [0, 3], 10)
+    x, b = (np.tile(one, (columns, 1)).T for one in ([1.0, 1e-17, 2e-17], [1.0, 0.25, 0.0]))
+    assert factors.residuals(x, b, transpose).overall < 1e-15
+
+
+@pytest.mark.parametrize("fresh", [False, True])  # pivots of SuperLU's own, or on the diagonal
+@pytest.mark.parametrize("columns", [1, 8, 21])
+@pytest.mark.parametrize("transpose", [False, True])
+def test_right_hand_sides_of_one_entry_are_solved_as_any_other(fresh, columns, transpose):
+    """What a column of zeros passes over is nothing; here most of the factors are passed over."""
+    matrix = convection_diffusion(30)
+    if fresh:
+        matrix = matrix[np.random.default_rng(3).permutation(900)]
+    factor = analyze(matrix.indptr, matrix.indices, 900).factor(matrix.data)
+    assert (factor.fill is None) == fresh
+    places = np.random.default_rng(4).integers(0, 900, columns)
+    b = np.zeros((900, columns))
+    b[places, np.arange(columns)] = 2.0
+    a = matrix.T if transpose else matrix
+    np.testing.assert_allclose(
+        factor.solve(b, transpose), np.linalg.solve(a.toarray(), b), rtol=1e-9, atol=1e-13
+    )
+    b[places[0], 0] = np.nan
+    assert np.isnan(factor.solve(b, transpose)).any(axis=0).tolist() == [True, *[False] * (columns - 1)]
 
 
 @pytest.mark.parametrize("transpose", [False, True])

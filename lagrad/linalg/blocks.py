@@ -21,6 +21,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ from lagrad.linalg.sparse import (
 from lagrad.linalg.sweeps import (
     EPS,
     backward_error,
+    backward_errors,
     factor_small,
     residual_rows,
     subtract_earlier,
@@ -77,6 +80,15 @@ class LargeBlock:
     reference: Reference
 
 
+class Transposed(NamedTuple):
+    """The pattern of a block lower triangular matrix by columns: that of its transpose by rows."""
+
+    indptr: Ints  # (n + 1,)
+    indices: Ints  # (nnz,)
+    split: Ints  # (n,) in each row of the transpose, the first entry beyond its diagonal block
+    places: Ints  # (nnz,) where each entry stands in `data`
+
+
 @dataclass(frozen=True, eq=False)
 class BlockPattern:
     """All that depends on the pattern only. n rows, nb blocks."""
@@ -96,6 +108,23 @@ class BlockPattern:
     @property
     def n(self) -> int:
         return len(self.indptr) - 1
+
+    @cached_property
+    def transposed(self) -> Transposed:
+        """The pattern by columns, found when it is first asked for."""
+        import scipy.sparse as sp
+
+        places = np.arange(len(self.indices), dtype=np.int32)
+        by_columns = sp.csr_array((places, self.indices, self.indptr), shape=(self.n, self.n)).tocsc()
+        indptr, indices = _int32(by_columns.indptr), _int32(by_columns.indices)
+        sizes = np.diff(self.ptr)
+        last = np.repeat(
+            np.repeat(self.ptr[1:], sizes), np.diff(indptr)
+        )  # of each entry, the end of its block
+        inside = np.zeros(len(indices) + 1, np.int64)
+        np.cumsum(indices < last, out=inside[1:])
+        split = indptr[:-1] + (inside[indptr[1:]] - inside[indptr[:-1]]).astype(np.int32)
+        return Transposed(indptr, indices, split, by_columns.data)
 
     @property
     def nb(self) -> int:
@@ -228,6 +257,11 @@ class BlockFactors:
         Solutions are nan in these blocks, and in all that depend on them.
         """
         return np.flatnonzero(self.status != REGULAR)
+
+    @cached_property
+    def by_columns(self) -> Floats:
+        """(nnz,) the values in the order of `BlockPattern.transposed`."""
+        return self.data[self.pattern.transposed.places]
 
     def large_factors(self) -> dict[int, SparseFactor]:
         """Block number -> its sparse factor: what `BlockPattern.factor(data, large=…)` borrows."""
@@ -412,9 +446,20 @@ class _Check:
 
     def everywhere(self, x: Floats) -> tuple[Floats, Floats]:
         """Backward error of x (n, k) by block (nb,) and by column (k,); leaves b − A x in self.residual."""
-        p = self.factors.pattern
-        column = np.zeros(x.shape[1])
-        self._measure(0, p.nb, p.indptr[:-1], self.b, x, column)
+        p, m = self.factors.pattern, x.shape[1]
+        column = np.zeros(m)
+        if self.transpose and m == 1:  # columns in a row are not worth the transposed pattern
+            self._measure(0, p.nb, p.indptr[:-1], self.b, x, column)
+            return self.block.copy(), column
+        if self.transpose:
+            t = p.transposed
+            matrix = (t.indptr, t.indptr[:-1], t.split, t.indices, self.factors.by_columns)
+        else:
+            matrix = (p.indptr, p.split, p.indptr[1:], p.indices, self.factors.data)
+        backward_errors(
+            m, p.ptr, *matrix, self.b.reshape(-1), x.reshape(-1), self.residual.reshape(-1), np.empty(16), self.block,
+            column,
+        )  # fmt: skip
         return self.block.copy(), column
 
     def refine(self, block: LargeBlock, factor: SparseFactor, wanted: Floats, x: Floats, steps: int) -> float:
