@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lagrad.assembly.forward import BENT, EPS, NOISE
 from lagrad.assembly.kinks import kinks
+from lagrad.assembly.machine import WIDE
 from lagrad.assembly.nearby import ULPS, change_of_blocks, far_enough, move, signed
 from lagrad.certificate import RCOND_LIMIT
 from lagrad.linalg.blocks import BlockFactors
@@ -59,9 +60,9 @@ def _changes(at: Linearization, e: Floats) -> Floats:
     move(layout.m, e, at.v, moved)
     change = np.empty(layout.kind.size)
     residual, magnitude, other = np.empty(layout.n), np.empty(layout.n), np.empty(machine.nnz)
-    reg, adj = np.empty((2, machine.registers))
+    reg, adj = np.empty((2, (machine.registers + 1) * WIDE))
     change_of_blocks(
-        layout.ptr, layout.kind, machine.tapes, machine.terms, machine.rows, reg, adj, machine.nnz_u,
+        layout.ptr, layout.kind, layout.alike, machine.tapes, machine.terms, machine.rows, reg, adj, machine.nnz_u,
         pattern.split, pattern.packed, factors.r, factors.c, at.rcond_bound,
         at.data, moved, residual, magnitude, other, change,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from lagrad.block import open_block, propagated_magnitude
 from lagrad.layout import Layout
 from lagrad.linalg.blocks import REFINEMENT, LargeBlock, more_steps
 from lagrad.linalg.sparse import REGULAR, SparseFactor, times
+from lagrad.structure.blocks import components
 from lagrad.watch import Watch
 
 Floats = NDArray[np.float64]
@@ -330,23 +331,22 @@ class LargeNewton:
         assert self.factor is not None
         if self.factor.status != REGULAR:
             return False
-        if self.factored is not None and ((self.factored == 0.0) != (self.entries == 0.0)).any():
-            if not self.connected():
-                return True
         refinements = max(0.0, more_steps(1.0, self.gain, forward.EPS) - 1.0)
-        return (
-            REFINEMENT * (refinements + 1.0) - 1.0 > self.factor.price
-        )  # and the residual of the first solution
+        # and the residual of the first solution
+        if REFINEMENT * (refinements + 1.0) - 1.0 > self.factor.price:
+            return True
+        if self.factored is None or not ((self.entries == 0.0) & (self.factored != 0.0)).any():
+            return False
+        return not self.connected()
 
     def connected(self) -> bool:
         """Whether every state of the block depends on every other by partials that are not zero at v."""
-        import scipy.sparse as sp
-        from scipy.sparse.csgraph import connected_components
-
         pattern, there = self.block.pattern, self.entries != 0.0
-        kept = np.concatenate([np.zeros(1, np.int64), np.cumsum(there)])[pattern.indptr]
-        matrix = sp.csr_array((there[there], pattern.indices[there], kept), shape=(pattern.n, pattern.n))
-        return bool(connected_components(matrix, connection="strong", return_labels=False) == 1)
+        kept = np.zeros(len(there) + 1, np.int32)
+        np.cumsum(there, out=kept[1:])
+        n = pattern.n
+        _, ptr = components(n, kept[pattern.indptr], pattern.indices[there], np.arange(n, dtype=np.int32))
+        return len(ptr) == 2
 
     def _simple(self, contraction: float, moved: Floats | None = None) -> int:
         """SOLVED, or MULTIPLE_ROOT by the test that ends `assembly.forward._newton`.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lagrad.assembly.machine import Machine
+from lagrad.assembly.machine import Machine, alike_blocks
 from lagrad.assembly.nearby import reach
 from lagrad.errors import DeclarationError, ShapeError, UnknownNameError
 from lagrad.expr.expression import Expression
@@ -160,6 +160,21 @@ class Layout(Names):
     def reach(self) -> Floats:
         """`assembly.nearby.reach` of the machine."""
         return reach(self.machine, np.repeat(self.kind != 0, np.diff(self.ptr)))
+
+    @cached_property
+    def alike(self) -> Index:
+        """(n_blocks,) of each block the end of the run of blocks that are solved together: `machine.alike_blocks`."""
+        until = np.arange(1, self.kind.size + 1, dtype=np.int32)
+        if self.kind.any():
+            alike_blocks(
+                self.ptr, self.kind, self.machine.tapes, self.machine.terms, self.machine.rows, until
+            )
+        return until
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether there is such a run."""
+        return bool((self.alike != np.arange(1, self.kind.size + 1)).any())
 
     # -- which states depend on which -----------------------------------------------------------------------
     def computed_from(

@@ -36,8 +36,8 @@ def compiled_arguments(layout: Layout, options: Options) -> tuple[Any, ...]:
     machine, pattern = layout.machine, layout.pattern
     return (
         layout.ptr, layout.kind, machine.tapes, machine.terms, machine.rows,
-        Scratch.of(machine.registers, layout.largest_small), machine.m, machine.nnz_u,
-        layout.scale, layout.lower, layout.upper, layout.opening_ptr, layout.opening,
+        Scratch.of(machine.registers, layout.largest_small, layout.together), machine.m, machine.nnz_u,
+        layout.scale, layout.lower, layout.upper, layout.opening_ptr, layout.opening, layout.alike,
         pattern.split, pattern.packed, options.max_iterations, options.tolerance,
         RESIDUAL_LIMIT, RCOND_LIMIT, BACKWARD_LIMIT, NOISE * EPS, LITTLE_CHANGE, layout.reach,
     )  # fmt: skip

@@ -465,7 +465,7 @@ class _Run:
         self.typical: dict[int, Floats] = {}
         self.attempts = {block: list(attempts) for block, attempts in tried.items()}
         self.doubts: dict[int, str] = {}
-        self.scratch = forward.Scratch.of(machine.registers, layout.largest_small)
+        self.scratch = forward.Scratch.of(machine.registers, layout.largest_small, layout.together)
 
     def solution(self) -> Solution:
         layout, options = self.layout, self.options
@@ -533,7 +533,7 @@ class _Run:
             reached: int = forward.sweep(
                 first, stop, self.large_from, layout.ptr, layout.kind, machine.tapes, machine.terms, machine.rows,
                 self.scratch, machine.m, machine.nnz_u, layout.scale, layout.lower, layout.upper,
-                layout.opening_ptr, layout.opening, cold, min(options.max_iterations - before, LONG),
+                layout.opening_ptr, layout.opening, layout.alike, cold, min(options.max_iterations - before, LONG),
                 options.tolerance, self.v, self.data, self.residual, self.magnitude, self.status, self.iterations,
             )  # fmt: skip
             if before:

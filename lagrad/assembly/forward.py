@@ -21,7 +21,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.assembly.machine import WIDE, assign_rows, explicit_rows, rows_jacobian
+from lagrad.assembly.machine import (
+    ALIKE,
+    SMALL,
+    WIDE,
+    alike_jacobian,
+    assign_rows,
+    explicit_rows,
+    rows_jacobian,
+)
 from lagrad.kernel import inlined, internal, kernel
 from lagrad.linalg.dense import MARKED, lu_factor, lu_factor_marked, lu_solve, lu_solve_marked
 from lagrad.linalg.scales import balance
@@ -46,6 +54,7 @@ QUADRATIC = 0.1
 BENT = 0.25  # relative change of the Jacobian within rounding of a root from which on the root is multiple
 SMALLEST = 1e-10  # shortest fraction of a Newton step that is tried
 UNDERFLOW = 1e-290  # a magnitude below it is, or is about, what underflow leaves: see `machine.TINY`
+ROUNDS = 12  # evaluations of blocks that are solved together, after which those that are left go on alone
 TO_BOUND = 0.99  # fraction of the distance to a bound that a step may use
 
 
@@ -58,14 +67,19 @@ class Scratch(NamedTuple):
     registers: Floats  # (2, (registers + 1) · WIDE) values and adjoints
     a: Floats  # (most²,) dense block, then its factors
     piv: NDArray[np.int32]  # (most,)
-    work: Floats  # (8, most)
+    work: Floats  # (10, most)
     marks: NDArray[np.uint64]  # (most,) where a block of at most MARKED rows has entries
 
     @staticmethod
-    def of(registers: int, most: int) -> Scratch:
-        """Storage for templates of `registers` registers and blocks of up to `most` rows."""
+    def of(registers: int, most: int, together: bool) -> Scratch:
+        """Storage for templates of `registers` registers and blocks of up to `most` rows.
+
+        `together`: for `WIDE` blocks of up to `SMALL` rows at once as well.
+        """
+        square = max(most * most, WIDE * SMALL * SMALL) if together else most * most
+        most = max(most, WIDE * SMALL) if together else most
         return Scratch(
-            np.empty((2, (registers + 1) * WIDE)), np.empty(most * most), np.empty(most, np.int32), np.empty((8, most)),
+            np.empty((2, (registers + 1) * WIDE)), np.empty(square), np.empty(most, np.int32), np.empty((10, most)),
             np.empty(most, np.uint64),
         )  # fmt: skip
 
@@ -73,17 +87,18 @@ class Scratch(NamedTuple):
 @kernel
 def sweep(
     first, last, large_from, ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper,
-    opening_ptr, opening, cold, max_iterations, tolerance, v, data, residual, magnitude, status, iterations,
+    opening_ptr, opening, alike, cold, max_iterations, tolerance, v, data, residual, magnitude, status, iterations,
 ):  # fmt: skip
     """Solve blocks [first, last) in order; returns the first block that is large or fails, or `last`.
 
     ptr (n_blocks+1,), kind (n_blocks,); large_from: smallest size of a large block; scale, lower, upper (n,) of the
     states in block order (lower and upper empty: no bounds); opening_ptr (n_blocks+1,), opening: rows of definitions
-    inside each block, assigned once from the guesses of the other states if `cold`; v (m+n,), data (nnz,),
-    residual, magnitude (n,) are written; status, iterations (n_blocks,).
+    inside each block, assigned once from the guesses of the other states if `cold`; alike (n_blocks,): see
+    `machine.alike_blocks`; v (m+n,), data (nnz,), residual, magnitude (n,) are written; status, iterations (n_blocks,).
     """
     reg = scratch.registers[0]
     b = first
+    apart = first  # blocks before it are solved one by one
     while b < last:
         if kind[b] == 0:
             stop = b + 1
@@ -98,8 +113,22 @@ def sweep(
         if ptr[b + 1] - ptr[b] >= large_from:
             status[b] = 6
             return b
-        if cold and opening_ptr[b + 1] > opening_ptr[b]:
-            assign_rows(opening[opening_ptr[b] : opening_ptr[b + 1]], tapes, terms, rows, reg, v)
+        stop = min(np.int64(alike[b]), last, b + WIDE)
+        if b < apart or stop - b < ALIKE:
+            stop = b + 1
+        if cold and opening_ptr[stop] > opening_ptr[b]:
+            assign_rows(opening[opening_ptr[b] : opening_ptr[stop]], tapes, terms, rows, reg, v)
+        if stop > b + 1:
+            reached, alone = _newton_together(
+                b, stop - b, ptr, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, max_iterations, tolerance,
+                v, data, residual, magnitude, status, iterations,
+            )  # fmt: skip
+            if reached < stop:
+                return reached
+            if 2 * alone > stop - b:
+                apart = np.int64(alike[b])
+            b = stop
+            continue
         status[b] = _newton(
             np.int64(ptr[b]), np.int64(ptr[b + 1]), tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper,
             max_iterations, tolerance, v, data, residual, magnitude, iterations, b,
@@ -173,6 +202,75 @@ def _finite(lo, hi, rows, residual, data):
             if not np.isfinite(data[e]):
                 return False
     return True
+
+
+# Where no sequence of steps has shown that a root is simple: move by what rounding leaves open, e = A⁻¹ (NOISE eps ·
+# magnitude), and see whether the Jacobian changes by its own size: |A⁻¹ (A(u + e) − A(u)) e| against |e|, the quantity
+# of the Newton–Kantorovich theorem; and whether R changes by A e, row by row. At a multiple root neither holds, and the
+# second does not where R oscillates faster than rounding resolves. Where all terms are zero the states are known to
+# rounding of their typical sizes at best, and where all underflow, or are far larger than what the states change, not
+# at all.
+@internal
+def _nudge(
+    lo, n, m, rows, scale, v, data, residual, magnitude, a, piv, r_scale, c_scale, marks, start, step, correction,
+    weight, spare, before,
+):  # fmt: skip
+    """Move off the root; how far, relative to the states. -1 where rounding hides the root.
+
+    a, piv, r_scale, c_scale, marks: the Jacobian at the root, factored. start, step, correction, weight, spare, before
+    (n,): written, for `_straight`.
+    """
+    for i in range(n):
+        step[i] = NOISE * EPS * magnitude[lo + i]
+        start[i] = v[m + lo + i]
+    _solve_block(n, a, piv, r_scale, c_scale, marks, step)
+    length = 0.0
+    for i in range(n):
+        weight[i] = max(abs(start[i]), scale[lo + i])
+        length = max(length, abs(step[i]) / weight[i])
+        correction[i] = 0.0
+        spare[i] = 0.0
+    for i in range(n):
+        seen = 0.0
+        for e in range(rows.a_ptr[lo + i], rows.a_ptr[lo + i + 1]):
+            if rows.a_col[e] >= lo:
+                seen += abs(data[e]) * weight[rows.a_col[e] - lo]
+        if seen <= NOISE * EPS * magnitude[lo + i]:
+            return -1.0  # rounding hides what any other states of their sizes would change
+    if length == 0.0:
+        length = EPS
+        for i in range(n):
+            step[i] = EPS * weight[i]
+    for i in range(n):
+        for e in range(rows.a_ptr[lo + i], rows.a_ptr[lo + i + 1]):
+            if rows.a_col[e] >= lo:
+                correction[i] -= data[e] * step[rows.a_col[e] - lo]
+                spare[i] += data[e] * step[rows.a_col[e] - lo]
+        v[m + lo + i] = start[i] + step[i]
+        before[i] = residual[lo + i]
+    return length
+
+
+@internal
+def _straight(
+    lo, n, m, rows, v, data, residual, magnitude, a, piv, r_scale, c_scale, marks, start, step, correction, weight,
+    spare, before, length,
+):  # fmt: skip
+    """Whether R and its partials, evaluated where `_nudge` moved to, are those of a simple root; moves back."""
+    straight = True
+    for i in range(n):
+        for e in range(rows.a_ptr[lo + i], rows.a_ptr[lo + i + 1]):
+            if rows.a_col[e] >= lo:
+                correction[i] += data[e] * step[rows.a_col[e] - lo]
+        allowed = BENT * abs(spare[i]) + EXACT * EPS * magnitude[lo + i]
+        if not abs(residual[lo + i] - before[i] - spare[i]) <= allowed:
+            straight = False
+        v[m + lo + i] = start[i]
+    _solve_block(n, a, piv, r_scale, c_scale, marks, correction)
+    for i in range(n):
+        if not abs(correction[i]) <= BENT * length * weight[i]:
+            straight = False
+    return straight
 
 
 @internal
@@ -291,56 +389,173 @@ def _newton(
         return TOO_MANY_ITERATIONS
     if contraction <= QUADRATIC:
         return SOLVED
-    # No sequence of steps has shown that the root is simple. Move by what rounding leaves open, e = A⁻¹
-    # (NOISE eps · magnitude), and see whether the Jacobian changes by its own size: |A⁻¹ (A(u + e) − A(u)) e|
-    # against |e|, the quantity of the Newton–Kantorovich theorem; and whether R changes by A e, row by row. At a
-    # multiple root neither holds, and the second does not where R oscillates faster than rounding resolves.
-    # Where all terms are zero the states are known to rounding of their typical sizes at best, and where all underflow,
-    # or are far larger than what the states change, not at all.
     if _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale, marks) != 0:
         return MULTIPLE_ROOT
-    for i in range(n):
-        step[i] = NOISE * EPS * magnitude[lo + i]
-        start[i] = v[m + lo + i]
-    _solve_block(n, a, piv, r_scale, c_scale, marks, step)
-    length = 0.0
-    for i in range(n):
-        weight[i] = max(abs(start[i]), scale[lo + i])
-        length = max(length, abs(step[i]) / weight[i])
-        correction[i] = 0.0
-        spare[i] = 0.0
-    for i in range(n):
-        seen = 0.0
-        for e in range(rows.a_ptr[lo + i], rows.a_ptr[lo + i + 1]):
-            if rows.a_col[e] >= lo:
-                seen += abs(data[e]) * weight[rows.a_col[e] - lo]
-        if seen <= NOISE * EPS * magnitude[lo + i]:
-            return MULTIPLE_ROOT  # rounding hides what any other states of their sizes would change
-    if length == 0.0:
-        length = EPS
-        for i in range(n):
-            step[i] = EPS * weight[i]
-    for i in range(n):
-        for e in range(rows.a_ptr[lo + i], rows.a_ptr[lo + i + 1]):
-            if rows.a_col[e] >= lo:
-                correction[i] -= data[e] * step[rows.a_col[e] - lo]
-                spare[i] += data[e] * step[rows.a_col[e] - lo]
-        v[m + lo + i] = start[i] + step[i]
-        before[i] = residual[lo + i]
-    straight = True
+    length = _nudge(
+        lo, n, m, rows, scale, v, data, residual, magnitude, a, piv, r_scale, c_scale, marks, start, step, correction,
+        weight, spare, before,
+    )  # fmt: skip
+    if length < 0.0:
+        return MULTIPLE_ROOT
     rows_jacobian(lo, hi, tapes, terms, rows, nnz_u, reg, adj, v, residual, magnitude, data)
-    for i in range(n):
-        for e in range(rows.a_ptr[lo + i], rows.a_ptr[lo + i + 1]):
-            if rows.a_col[e] >= lo:
-                correction[i] += data[e] * step[rows.a_col[e] - lo]
-        allowed = BENT * abs(spare[i]) + EXACT * EPS * magnitude[lo + i]
-        if not abs(residual[lo + i] - before[i] - spare[i]) <= allowed:
-            straight = False
-    for i in range(n):
-        v[m + lo + i] = start[i]
-    _solve_block(n, a, piv, r_scale, c_scale, marks, correction)
+    straight = _straight(
+        lo, n, m, rows, v, data, residual, magnitude, a, piv, r_scale, c_scale, marks, start, step, correction, weight,
+        spare, before, length,
+    )  # fmt: skip
     rows_jacobian(lo, hi, tapes, terms, rows, nnz_u, reg, adj, v, residual, magnitude, data)
-    for i in range(n):
-        if not abs(correction[i]) <= BENT * length * weight[i]:
-            straight = False
     return SOLVED if straight else MULTIPLE_ROOT
+
+
+# what a block of several, solved together, waits for after the next evaluation
+BEGUN, TRIED, POLISHED, NUDGED, BACK, SETTLED, ALONE = 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0
+
+
+@internal
+def _newton_together(
+    block, count, ptr, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, max_iterations, tolerance,
+    v, data, residual, magnitude, status, iterations,
+):  # fmt: skip
+    """`_newton` for `count` blocks alike from `block` on: the first that failed, or their end; how many went alone.
+
+    All are evaluated together and each takes its own steps, the same as alone while these are whole. One that would be
+    damped, or meets a bound or anything else out of the ordinary, begins again alone. Blocks after one that failed are
+    as they were. Measured on 2 359 blocks e = r cos a, f = r sin a: 5.8 ms one by one, 3.2 ms so.
+    """
+    n = np.int64(ptr[block + 1]) - np.int64(ptr[block])
+    base = np.int64(ptr[block])
+    reg, adj, work = scratch.registers[0], scratch.registers[1], scratch.work
+    guess, lanes = work[8], work[9]
+    contraction, expected, length, phase = (
+        lanes[:WIDE],
+        lanes[WIDE : 2 * WIDE],
+        lanes[2 * WIDE : 3 * WIDE],
+        lanes[3 * WIDE :],
+    )
+    for i in range(n * count):
+        guess[i] = v[m + base + i]
+    for k in range(count):
+        contraction[k], expected[k], phase[k] = 1.0, np.inf, BEGUN
+        iterations[block + k] = 0
+        status[block + k] = SOLVED
+    left = count
+    for _ in range(ROUNDS):
+        alike_jacobian(base, n, count, tapes, terms, rows, nnz_u, reg, adj, v, residual, magnitude, data)
+        for k in range(count):
+            if phase[k] >= SETTLED:
+                continue
+            lo = base + k * n
+            hi = lo + n
+            at = k * n
+            start, step, correction = work[0][at : at + n], work[1][at : at + n], work[2][at : at + n]
+            weight, spare, before = work[3][at : at + n], work[4][at : at + n], work[5][at : at + n]
+            r_scale, c_scale = work[6][at : at + n], work[7][at : at + n]
+            a, piv = scratch.a[at * n : (at + n) * n], scratch.piv[at : at + n]
+            marks = scratch.marks[at : at + n]
+            if phase[k] == NUDGED:
+                if not _straight(
+                    lo, n, m, rows, v, data, residual, magnitude, a, piv, r_scale, c_scale, marks, start, step,
+                    correction, weight, spare, before, length[k],
+                ):  # fmt: skip
+                    status[block + k] = MULTIPLE_ROOT
+                phase[k] = BACK
+                continue
+            if phase[k] == BACK:
+                phase[k] = SETTLED
+                left -= 1
+                continue
+            solved = False
+            if not _finite(lo, hi, rows, residual, data):
+                phase[k] = ALONE
+            elif phase[k] == TRIED:
+                iterations[block + k] += 1
+                solved = _within(lo, hi, EXACT * EPS, residual, magnitude)
+                if not solved:
+                    for i in range(n):
+                        correction[i] = -residual[lo + i]
+                    _solve_block(n, a, piv, r_scale, c_scale, marks, correction)
+                    after = 0.0
+                    small = True
+                    for i in range(n):
+                        after = max(after, abs(correction[i]) / weight[i])
+                        if not abs(correction[i]) <= STEP * abs(v[m + lo + i]):
+                            small = False
+                    if after <= 0.75 * length[k]:
+                        expected[k] = after
+                        if not _within(lo, hi, NOISE * EPS, residual, magnitude):
+                            contraction[k] = after / length[k]
+                        if (
+                            small
+                            and contraction[k] <= QUADRATIC
+                            and _within(lo, hi, tolerance, residual, magnitude)
+                        ):
+                            for i in range(n):
+                                v[m + lo + i] += correction[i]
+                            phase[k] = POLISHED
+                            continue
+                    else:
+                        phase[k] = ALONE
+            elif phase[k] == POLISHED:
+                solved = _within(lo, hi, NOISE * EPS, residual, magnitude)
+            if phase[k] != ALONE and not solved:  # another step
+                solved = _within(lo, hi, EXACT * EPS, residual, magnitude)
+                if not solved:
+                    if (
+                        iterations[block + k] >= max_iterations
+                        or _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale, marks) != 0
+                    ):
+                        phase[k] = ALONE
+                    else:
+                        for i in range(n):
+                            step[i] = -residual[lo + i]
+                        _solve_block(n, a, piv, r_scale, c_scale, marks, step)
+                        size = 0.0
+                        free = True
+                        for i in range(n):
+                            start[i] = v[m + lo + i]
+                            weight[i] = max(abs(start[i]), scale[lo + i])
+                            size = max(size, abs(step[i]) / weight[i])
+                            x = start[i] + step[i]
+                            if lower.size > 0:
+                                free = free and lower[lo + i] < x < upper[lo + i]
+                            v[m + lo + i] = x
+                        if size > 2.0 * expected[k]:
+                            contraction[k] = 1.0
+                        expected[k] = np.inf
+                        length[k] = size
+                        phase[k] = TRIED if free and np.isfinite(size) else ALONE
+            if solved:
+                phase[k] = SETTLED
+                if contraction[k] > QUADRATIC:
+                    size = -1.0
+                    if _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale, marks) == 0:
+                        size = _nudge(
+                            lo, n, m, rows, scale, v, data, residual, magnitude, a, piv, r_scale, c_scale, marks,
+                            start, step, correction, weight, spare, before,
+                        )  # fmt: skip
+                    if size < 0.0:
+                        status[block + k] = MULTIPLE_ROOT
+                    else:
+                        length[k] = size
+                        phase[k] = NUDGED
+            if phase[k] >= SETTLED:
+                left -= 1
+        if left == 0:
+            break
+    alone = 0
+    for k in range(count):
+        if phase[k] == SETTLED:
+            continue
+        alone += 1
+        lo = base + k * n
+        for i in range(n):
+            v[m + lo + i] = guess[k * n + i]
+        b = block + k
+        status[b] = _newton(
+            lo, lo + n, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, max_iterations, tolerance,
+            v, data, residual, magnitude, iterations, b,
+        )  # fmt: skip
+        if status[b] != SOLVED and status[b] != MULTIPLE_ROOT:
+            for i in range((k + 1) * n, count * n):
+                v[m + base + i] = guess[i]
+            return b, alone
+    return block + count, alone

@@ -50,6 +50,7 @@ UNDERFLOWS[
     ]
 ] = True  # fmt: skip
 LONG_FAMILIES = 64  # terms per template in group 0 from which on they are stored by template (see `assemble`)
+SMALL = 4  # rows of a block up to which blocks alike are solved together
 FEW_TERMS = 512  # below, blocks would be mostly empty: row-major is as fast, and one kernel less to compile
 
 
@@ -526,12 +527,12 @@ def _alike(r, stop, tapes, terms, rows, registers):
 
 
 @internal
-def _rows_alike(r, width, tapes, terms, rows, reg, adj, v, out, magnitude, data):
-    """What `rows_jacobian` does with `width` rows from r on that are alike; reg, adj: `WIDE` of each register."""
+def _rows_alike(r, step, width, tapes, terms, rows, reg, adj, v, out, magnitude, data):
+    """What `rows_jacobian` does with `width` rows that are alike: r, r + step, …; reg, adj: `WIDE` of each register."""
     spare = reg.size // WIDE - 1  # a register that no template has: for weights, and for magnitudes
     reg = reg[: (spare + 1) * WIDE].reshape((spare + 1, WIDE))
     adj = adj[: (spare + 1) * WIDE].reshape((spare + 1, WIDE))
-    for i in range(r, r + width):
+    for i in range(r, r + step * width, step):
         out[i] = 0.0
         magnitude[i] = 0.0
         if rows.lhs[i] >= 0:
@@ -544,7 +545,7 @@ def _rows_alike(r, width, tapes, terms, rows, reg, adj, v, out, magnitude, data)
         first, last = tapes.ptr[t], tapes.ptr[t + 1]
         result = k + c + last - first - 1
         for i in range(width):
-            e = rows.term[rows.ptr[r + i] + q]
+            e = rows.term[rows.ptr[r + i * step] + q]
             leaves, consts = terms.leaf_ptr[e], terms.const_ptr[e]
             for j in range(k):
                 reg[j, i] = v[terms.leaf[leaves + j]]
@@ -570,17 +571,64 @@ def _rows_alike(r, width, tapes, terms, rows, reg, adj, v, out, magnitude, data)
                 value = floor if value < floor else value
                 adj[spare, i] += abs(reg[spare, i] * adj[j, i]) * value if adj[j, i] != 0.0 else 0.0
         for i in range(width):
-            e = rows.term[rows.ptr[r + i] + q]
+            e = rows.term[rows.ptr[r + i * step] + q]
             w, leaves = terms.weight[e], terms.leaf_ptr[e]
-            out[r + i] += w * reg[result, i]
+            out[r + i * step] += w * reg[result, i]
             term = adj[spare, i]
-            magnitude[r + i] += TINY if term < TINY and abs(w) != 1.0 else term
+            magnitude[r + i * step] += TINY if term < TINY and abs(w) != 1.0 else term
             for j in range(k):
                 data[terms.slot[leaves + j]] += w * adj[j, i]
             if edged and hides(tapes.op, tapes.a, tapes.b, first, last, k + c, reg, adj, i):
                 mark(tapes.op, tapes.a, tapes.b, first, last, k + c, reg, adj, i)
                 for j in range(k):
                     data[terms.slot[leaves + j]] += adj[j, i]  # 0 or nan
+
+
+@kernel
+def alike_blocks(ptr, kind, tapes, terms, rows, until):
+    """until (n_blocks,): of each block the end of a run of blocks, from it on, that can be solved together.
+
+    They are as large as the first and not explicit, their rows are alike term by term, and none depends on another of
+    the run. b + 1 of a block that is explicit, has more than `SMALL` rows, or is in a run of fewer than `ALIKE`.
+    """
+    b = 0
+    while b < kind.size:
+        first, size = np.int64(ptr[b]), ptr[b + 1] - ptr[b]
+        stop = b + 1
+        alike = kind[b] != 0 and size <= SMALL
+        while alike and stop < kind.size:
+            lo = np.int64(ptr[stop])
+            alike = kind[stop] != 0 and ptr[stop + 1] - lo == size
+            if not alike:
+                break
+            for q in range(size):
+                one, other = rows.ptr[first + q], rows.ptr[lo + q]
+                alike = alike and rows.ptr[lo + q + 1] - other == rows.ptr[first + q + 1] - one
+                if not alike:
+                    break
+                for e in range(rows.ptr[first + q + 1] - one):
+                    alike = (
+                        alike and terms.template[rows.term[one + e]] == terms.template[rows.term[other + e]]
+                    )
+                for e in range(rows.a_ptr[lo + q], rows.a_ptr[lo + q + 1]):
+                    alike = alike and not first <= rows.a_col[e] < lo
+            if alike:
+                stop += 1
+        for k in range(b, stop):
+            until[k] = stop if stop - b >= ALIKE else k + 1
+        b = stop
+
+
+@internal
+def alike_jacobian(start, size, count, tapes, terms, rows, nnz_u, reg, adj, v, out, magnitude, data):
+    """`rows_jacobian` of `count` blocks of `size` rows each, from row `start` on, that are alike; at most `WIDE`."""
+    stop = start + size * count
+    for e in range(rows.a_ptr[start], rows.a_ptr[stop]):
+        data[e] = 0.0
+    for e in range(nnz_u + rows.b_ptr[start], nnz_u + rows.b_ptr[stop]):
+        data[e] = 0.0
+    for q in range(size):
+        _rows_alike(start + q, size, count, tapes, terms, rows, reg, adj, v, out, magnitude, data)
 
 
 @kernel
@@ -602,7 +650,7 @@ def rows_jacobian(start, stop, tapes, terms, rows, nnz_u, reg, adj, v, out, magn
         if reg.size >= WIDE and stop - r >= ALIKE:
             count = _alike(r, min(r + WIDE, stop), tapes, terms, rows, reg.size // WIDE - 1)
             if count >= ALIKE:
-                _rows_alike(r, count, tapes, terms, rows, reg, adj, v, out, magnitude, data)
+                _rows_alike(r, np.int64(1), count, tapes, terms, rows, reg, adj, v, out, magnitude, data)
                 after = r + count
                 continue
         total = 0.0

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.assembly.machine import Machine, rows_jacobian
+from lagrad.assembly.machine import ALIKE, WIDE, Machine, alike_jacobian, rows_jacobian
 from lagrad.expr.primitives import OPCODE, PRIMITIVES
 from lagrad.kernel import inlined, kernel
 from lagrad.linalg.scales import BALANCED
@@ -176,20 +176,42 @@ def move(m, e, v, moved):
 
 @kernel
 def change_of_blocks(
-    ptr, kind, tapes, terms, rows, reg, adj, nnz_u, split, packed, r, c, rcond,
+    ptr, kind, alike, tapes, terms, rows, reg, adj, nnz_u, split, packed, r, c, rcond,
     data, moved, residual, magnitude, other, change,
 ):  # fmt: skip
     """change (n_blocks,): bounds of ‖A⁻¹ (A(moved) − A)‖₁, equilibrated; 0 for explicit and for large blocks.
 
-    data (nnz,): the partials at the solution; other (nnz,), residual, magnitude (n,): scratch; r, c (n,), rcond
-    (n_blocks,) as of `linalg.condition.condition_small`, split, packed as in `linalg.sweeps`.
+    alike: see `machine.alike_blocks`; reg, adj: `WIDE` of each register and one more. data (nnz,): the partials at the
+    solution; other (nnz,), residual, magnitude (n,): scratch; r, c (n,), rcond (n_blocks,) as of
+    `linalg.condition.condition_small`, split, packed as in `linalg.sweeps`.
     """
+    done: Any = 0  # blocks before it are evaluated
     for b in range(kind.size):
         change[b] = 0.0
         if kind[b] == 0 or packed[b + 1] == packed[b]:
             continue
         lo, hi = np.int64(ptr[b]), np.int64(ptr[b + 1])
-        rows_jacobian(lo, hi, tapes, terms, rows, nnz_u, reg, adj, moved, residual, magnitude, other)
+        if b >= done:
+            done = min(np.int64(alike[b]), b + WIDE)
+            if done - b < ALIKE:
+                done = b + 1
+                rows_jacobian(lo, hi, tapes, terms, rows, nnz_u, reg, adj, moved, residual, magnitude, other)
+            else:
+                alike_jacobian(
+                    lo,
+                    hi - lo,
+                    done - b,
+                    tapes,
+                    terms,
+                    rows,
+                    nnz_u,
+                    reg,
+                    adj,
+                    moved,
+                    residual,
+                    magnitude,
+                    other,
+                )
         for j in range(lo, hi):
             magnitude[j] = 0.0  # from here on sums of columns
         for k in range(lo, hi):

@@ -56,7 +56,7 @@ class Room(NamedTuple):
 
 @kernel
 def solve_and_differentiate(
-    ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, opening_ptr, opening, split, packed,
+    ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, opening_ptr, opening, alike, split, packed,
     max_iterations, tolerance, residual_limit, rcond_limit, backward_limit, noise, change_limit, reach, cold,
     outputs, inputs, room, v, out,
 ):  # fmt: skip
@@ -71,7 +71,7 @@ def solve_and_differentiate(
     status, regular, rcond = room.status[0], room.status[1], room.blocks[0]
     reached = sweep(
         0, n_blocks, n + 1, ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper,
-        opening_ptr, opening, cold, max_iterations, tolerance, v, data, residual, magnitude,
+        opening_ptr, opening, alike, cold, max_iterations, tolerance, v, data, residual, magnitude,
         status, room.iterations,
     )  # fmt: skip
     if reached < n_blocks:
@@ -116,8 +116,8 @@ def solve_and_differentiate(
     if far_enough(m, reach, v, e):
         move(m, e, v, room.moved)
         change_of_blocks(
-            ptr, kind, tapes, terms, rows, scratch.registers[0], scratch.registers[1], nnz_u, split, packed, r, c,
-            rcond, data, room.moved, room.rows[5], room.rows[6], room.data[1], change,
+            ptr, kind, alike, tapes, terms, rows, scratch.registers[0], scratch.registers[1], nnz_u, split, packed, r,
+            c, rcond, data, room.moved, room.rows[5], room.rows[6], room.data[1], change,
         )  # fmt: skip
         for b in range(n_blocks):
             if not change[b] <= change_limit:  # `determined` compares more points
@@ -152,14 +152,14 @@ def solve_and_differentiate(
 
 @kernel
 def solve_lanes(
-    ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, opening_ptr, opening, split, packed,
+    ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, opening_ptr, opening, alike, split, packed,
     max_iterations, tolerance, residual_limit, rcond_limit, backward_limit, noise, change_limit, reach, cold,
     outputs, inputs, room, v, out, state,
 ):  # fmt: skip
     """`solve_and_differentiate` for every lane: v (lanes, m+n), out (lanes, outputs, inputs), state (lanes,)."""
     for i in range(state.size):
         state[i] = solve_and_differentiate(
-            ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, opening_ptr, opening, split,
+            ptr, kind, tapes, terms, rows, scratch, m, nnz_u, scale, lower, upper, opening_ptr, opening, alike, split,
             packed, max_iterations, tolerance, residual_limit, rcond_limit, backward_limit, noise, change_limit,
             reach, cold, outputs, inputs, room, v[i], out[i],
         )  # fmt: skip

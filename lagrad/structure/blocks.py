@@ -70,7 +70,7 @@ def block_triangular(
     `preferred` (n,): the column of which a row is the explicit definition, or -1; `self_use` (n,): whether
     that definition mentions the column itself (u = f(u, …)). A system declared in triangular order keeps it.
     """
-    row_order, ptr = _components(n, indptr, indices, matching.col_match)
+    row_order, ptr = components(n, indptr, indices, matching.col_match)
     col_order = matching.row_match[row_order]
     kind = np.full(ptr.size - 1, CYCLIC, np.int8)
     single = np.diff(ptr) == 1
@@ -81,10 +81,11 @@ def block_triangular(
 
 
 @allocating
-def _components(n: int, indptr: Index, indices: Index, col_match: Index) -> tuple[Index, Index]:
-    # indptr (n+1,), indices: the incidence.   col_match (n,): the row that determines each column.
-    # Gives row_order (n,) and ptr (n_blocks+1,).
-    #
+def components(n: int, indptr: Index, indices: Index, col_match: Index) -> tuple[Index, Index]:
+    """Strongly connected components: row_order (n,), and ptr (n_blocks + 1,) where each begins in it.
+
+    indptr (n + 1,), indices: an incidence; col_match (n,): the row that determines each column.
+    """
     # low[i]: 0 until i is visited; while its component is open, the smallest number of a visit that it is
     # known to reach; then n+1, which no minimum notices. A component is closed at its root, after all those
     # that it uses.
