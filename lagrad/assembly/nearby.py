@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lagrad.assembly.machine import ALIKE, WIDE, Machine, alike_jacobian, rows_jacobian
+from lagrad.assembly.machine import ALIKE, WIDE, Machine, clear, rows_alike, rows_jacobian
 from lagrad.expr.primitives import OPCODE, PRIMITIVES
 from lagrad.kernel import inlined, kernel
 from lagrad.linalg.scales import BALANCED
@@ -197,21 +197,22 @@ def change_of_blocks(
                 done = b + 1
                 rows_jacobian(lo, hi, tapes, terms, rows, nnz_u, reg, adj, moved, residual, magnitude, other)
             else:
-                alike_jacobian(
-                    lo,
-                    hi - lo,
-                    done - b,
-                    tapes,
-                    terms,
-                    rows,
-                    nnz_u,
-                    reg,
-                    adj,
-                    moved,
-                    residual,
-                    magnitude,
-                    other,
-                )
+                clear(lo, np.int64(ptr[done]), rows, nnz_u, other)
+                for q in range(hi - lo):
+                    rows_alike(
+                        lo + q,
+                        hi - lo,
+                        done - b,
+                        tapes,
+                        terms,
+                        rows,
+                        reg,
+                        adj,
+                        moved,
+                        residual,
+                        magnitude,
+                        other,
+                    )
         for j in range(lo, hi):
             magnitude[j] = 0.0  # from here on sums of columns
         for k in range(lo, hi):
