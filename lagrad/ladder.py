@@ -95,10 +95,11 @@ def trust_region(block: BlockEquations, start: Point, most: int, watch: Watch) -
         a = at.by_u.scaled(rows, w)
         gradient = a.transposed_times(r)
         slope = float(np.linalg.norm(gradient))
-        if _flat(a, r, gradient):
+        flat = _flat(a, r, gradient)
+        along = 0.0 if flat else float(np.linalg.norm(a.times(gradient / slope)))
+        if flat or along**2 == 0.0:  # the second also where a product underflows
             yield Reached(at, k, "a local minimum of the residual", False)
             return
-        along = float(np.linalg.norm(a.times(gradient / slope)))
         cauchy = -(slope / along**2) * gradient
         newton = a.solve(-r)
         if not np.isfinite(newton).all():

@@ -332,7 +332,7 @@ class LargeNewton:
         if self.factor.status != REGULAR:
             return False
         refinements = max(0.0, more_steps(1.0, self.gain, forward.EPS) - 1.0)
-        # and the residual of the first solution
+        # the first solution needs a residual too, which is counted as a refinement without its solve
         if REFINEMENT * (refinements + 1.0) - 1.0 > self.factor.price:
             return True
         if self.factored is None or not ((self.entries == 0.0) & (self.factored != 0.0)).any():

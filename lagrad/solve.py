@@ -528,24 +528,28 @@ class _Run:
         Compiled code looks at no clock, so a block that needs more than `LONG` iterations takes them by as many.
         """
         layout, machine, options = self.layout, self.layout.machine, self.options
-        before = 0
+        before = 0  # iterations that block `first` has had
         while True:
             reached: int = forward.sweep(
-                first, stop, self.large_from, layout.ptr, layout.kind, machine.tapes, machine.terms, machine.rows,
-                self.scratch, machine.m, machine.nnz_u, layout.scale, layout.lower, layout.upper,
-                layout.opening_ptr, layout.opening, layout.alike, cold, min(options.max_iterations - before, LONG),
-                options.tolerance, self.v, self.data, self.residual, self.magnitude, self.status, self.iterations,
+                first, first + 1 if before else stop, self.large_from, layout.ptr, layout.kind, machine.tapes,
+                machine.terms, machine.rows, self.scratch, machine.m, machine.nnz_u, layout.scale, layout.lower,
+                layout.upper, layout.opening_ptr, layout.opening, layout.alike, cold and not before,
+                min(options.max_iterations - before, LONG), options.tolerance, self.v, self.data, self.residual,
+                self.magnitude, self.status, self.iterations,
             )  # fmt: skip
             if before:
                 self.iterations[first] += before
                 before = 0
+                if first < reached < stop:
+                    first = reached
+                    continue
             if reached == stop or self.status[reached] != forward.TOO_MANY_ITERATIONS:
                 return reached
             before = int(self.iterations[reached])
             if before >= options.max_iterations:
                 return reached
             self.watch.tick("block {}: Newton iteration {}", reached, before)
-            first, cold = reached, False
+            first = reached
 
     def first_doubtful(self, first: int, stop: int) -> int:
         """The first of blocks [first, stop) whose root is multiple and in doubt, marked as not solved; or `stop`."""

@@ -537,6 +537,13 @@ def test_compiled_code_stops_for_the_clock_and_for_a_person() -> None:
     assert again.report.total_iterations == count and again["y"] == patient["y"]
 
 
+def test_a_trust_region_in_which_every_product_underflows_is_a_flat_one() -> None:
+    """|A g|² is 0 where A is 1e-165: it was divided by. Scales of rows, left out here, only make that rarer."""
+    unscaled = mock.patch("lagrad.ladder._row_scales", lambda at, w: np.ones(at.r.size))
+    with unscaled, pytest.raises(ConvergenceError, match=r"trust region \(a local minimum"):
+        solve_one(lambda y, p: 1e-165 * y * y + p, 1.0, 1e10)
+
+
 @pytest.mark.parametrize(
     "options",
     [

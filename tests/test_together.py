@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -235,3 +236,21 @@ def test_most_blocks_take_the_way_together(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(forward.Scratch, "of", staticmethod(lambda *a: asked.append(a) or real(*a)))
     built(kepler, COUNT).solve()
     assert [a[-1] for a in asked] == [True]
+
+
+def test_blocks_after_one_that_takes_many_iterations_open_as_alone() -> None:
+    """Compiled code looks at the clock inside that block; definitions of later ones still open from the guesses."""
+
+    def declare(p: lg.Program, n: int) -> None:
+        c = p.parameter("c", np.linspace(0.1, 1.5, n))
+        y = p.state("y", guess=np.where(np.arange(n) == 0, 40.0, 0.2))
+        w = p.define("w", lg.exp(-y) * c)
+        p.constrain(y == lg.cos(w) - 0.2 * y * w)
+        p.define("out", lg.sum(w * y))
+
+    system = built(declare, 12)
+    whole = everything(system.solve())
+    with mock.patch("lagrad.solve.LONG", 3):
+        for each in (system, apart(system)):
+            for mine, expected in zip(everything(each.solve()), whole, strict=True):
+                np.testing.assert_array_equal(mine, expected)

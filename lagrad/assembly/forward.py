@@ -45,7 +45,7 @@ NOT_FINITE = 3  # at the starting point
 STALLED = 4  # no shorter step along the Newton direction helped
 MULTIPLE_ROOT = 5  # solved, and the Jacobian changes by its own size within rounding of the root
 LARGE = 6  # left to the caller
-ALONE = 7  # not yet solved, and not to be solved together with others
+ALONE = 7  # within a sweep: not solved yet, or left by those that were solved together
 
 EPS = 2.220446049250313e-16
 EXACT = 4.0  # |R| <= EXACT eps magnitude: no step can improve on it
@@ -69,7 +69,7 @@ class Scratch(NamedTuple):
     registers: Floats  # (2, (registers + 1) · WIDE) values and adjoints
     a: Floats  # (most²,) dense block, then its factors
     piv: NDArray[np.int32]  # (most,)
-    work: Floats  # (10, most) of these the last two for blocks that are solved together
+    work: Floats  # (10, most), the last two rows for blocks that are solved together
     marks: NDArray[np.uint64]  # (most,) where a block of at most MARKED rows has entries
 
     @staticmethod
@@ -109,7 +109,7 @@ def sweep(
             reached = explicit_rows(np.int64(ptr[b]), np.int64(ptr[stop]), tapes, terms, rows, reg, m, v)
             b += reached - ptr[b]
             if b < stop:
-                status[b] = 3
+                status[b] = NOT_FINITE
                 return b
             continue
         if ptr[b + 1] - ptr[b] >= large_from:
@@ -136,7 +136,7 @@ def sweep(
                 max_iterations, tolerance, v, data, residual, magnitude, iterations, k,
             )  # fmt: skip
             if status[k] != SOLVED and status[k] != MULTIPLE_ROOT:
-                for i in range(ptr[k + 1], ptr[stop]):  # blocks after it are as they were
+                for i in range(ptr[k + 1], ptr[stop]):  # blocks after it are as they were, but for openings
                     v[m + i] = scratch.work[GUESS, i - ptr[b]]
                 return k
         b = stop
@@ -499,8 +499,10 @@ def _newton_together(
             elif solved and contraction[k] <= QUADRATIC:
                 phase[k] = SETTLED
             elif _factor_block(lo, hi, rows, data, a, piv, r_scale, c_scale, marks) != 0:
-                phase[k] = SETTLED if solved else LEFT
-                status[block + k] = MULTIPLE_ROOT
+                phase[k] = LEFT
+                if solved:
+                    phase[k] = SETTLED
+                    status[block + k] = MULTIPLE_ROOT
             elif solved:
                 length[k] = _nudge(
                     lo, n, m, rows, scale, v, data, residual, magnitude, a, piv, r_scale, c_scale, marks,

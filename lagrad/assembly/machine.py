@@ -50,7 +50,9 @@ UNDERFLOWS[
     ]
 ] = True  # fmt: skip
 LONG_FAMILIES = 64  # terms per template in group 0 from which on they are stored by template (see `assemble`)
-SMALL = 4  # rows of a block up to which blocks alike are solved together
+SMALL = (
+    4  # rows of a block up to which blocks alike are solved together; `forward` keeps as many numbers of each
+)
 FEW_TERMS = 512  # below, blocks would be mostly empty: row-major is as fast, and one kernel less to compile
 
 

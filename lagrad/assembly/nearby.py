@@ -185,7 +185,7 @@ def change_of_blocks(
     solution; other (nnz,), residual, magnitude (n,): scratch; r, c (n,), rcond (n_blocks,) as of
     `linalg.condition.condition_small`, split, packed as in `linalg.sweeps`.
     """
-    done: Any = 0  # blocks before it are evaluated
+    done: Any = 0  # blocks before it are evaluated; an int64 later, which no annotation knows
     for b in range(kind.size):
         change[b] = 0.0
         if kind[b] == 0 or packed[b + 1] == packed[b]:
@@ -200,19 +200,8 @@ def change_of_blocks(
                 clear(lo, np.int64(ptr[done]), rows, nnz_u, other)
                 for q in range(hi - lo):
                     rows_alike(
-                        lo + q,
-                        hi - lo,
-                        done - b,
-                        tapes,
-                        terms,
-                        rows,
-                        reg,
-                        adj,
-                        moved,
-                        residual,
-                        magnitude,
-                        other,
-                    )
+                        lo + q, hi - lo, done - b, tapes, terms, rows, reg, adj, moved, residual, magnitude, other,
+                    )  # fmt: skip
         for j in range(lo, hi):
             magnitude[j] = 0.0  # from here on sums of columns
         for k in range(lo, hi):

@@ -448,7 +448,7 @@ class _Check:
         """Backward error of x (n, k) by block (nb,) and by column (k,); leaves b − A x in self.residual."""
         p, m = self.factors.pattern, x.shape[1]
         column = np.zeros(m)
-        if m == 1:  # one column by rows of the transpose takes as long, and is not worth finding these
+        if m == 1:  # in one pass, by rows of the transpose, one column takes as long
             self._measure(0, p.nb, p.indptr[:-1], self.b, x, column)
             return self.block.copy(), column
         if self.transpose:
