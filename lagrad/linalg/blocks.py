@@ -35,6 +35,7 @@ from lagrad.linalg.sparse import (
     Reference,
     SparseFactor,
     SparsePattern,
+    transposed_pattern,
     values,
 )
 from lagrad.linalg.sweeps import (
@@ -112,11 +113,7 @@ class BlockPattern:
     @cached_property
     def transposed(self) -> Transposed:
         """The pattern by columns, found when it is first asked for."""
-        import scipy.sparse as sp
-
-        places = np.arange(len(self.indices), dtype=np.int32)
-        by_columns = sp.csr_array((places, self.indices, self.indptr), shape=(self.n, self.n)).tocsc()
-        indptr, indices = _int32(by_columns.indptr), _int32(by_columns.indices)
+        indptr, indices, places = transposed_pattern(self.indptr, self.indices)
         sizes = np.diff(self.ptr)
         last = np.repeat(
             np.repeat(self.ptr[1:], sizes), np.diff(indptr)
@@ -124,7 +121,7 @@ class BlockPattern:
         inside = np.zeros(len(indices) + 1, np.int64)
         np.cumsum(indices < last, out=inside[1:])
         split = indptr[:-1] + (inside[indptr[1:]] - inside[indptr[:-1]]).astype(np.int32)
-        return Transposed(indptr, indices, split, by_columns.data)
+        return Transposed(indptr, indices, split, places)
 
     @property
     def nb(self) -> int:

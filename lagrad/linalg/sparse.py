@@ -445,8 +445,8 @@ class Fill:
 
     @cached_property
     def upper_rows(self) -> tuple[Ints, Ints, Ints]:
-        """See `by_rows`."""
-        return by_rows(self.up, self.ui)
+        """U above its diagonal by rows: see `transposed_pattern`."""
+        return transposed_pattern(self.up, self.ui)
 
     @property
     def heavy(self) -> bool:
@@ -492,7 +492,9 @@ class SuperLUFactor(Estimated):
     @cached_property
     def upper_rows(self) -> tuple[Ints, Ints, Floats]:
         """U above its diagonal by rows: indptr, indices, values."""
-        indptr, indices, places = by_rows(self.up, self.ui) if self.fill is None else self.fill.upper_rows
+        indptr, indices, places = (
+            transposed_pattern(self.up, self.ui) if self.fill is None else self.fill.upper_rows
+        )
         return indptr, indices, self.ux[places]
 
     @property
@@ -561,8 +563,8 @@ class SuperLUFactor(Estimated):
         return x
 
 
-def by_rows(ptr: Ints, indices: Ints) -> tuple[Ints, Ints, Ints]:
-    """A square pattern given by columns, by rows: indptr, indices, and where each entry stands by columns."""
+def transposed_pattern(ptr: Ints, indices: Ints) -> tuple[Ints, Ints, Ints]:
+    """A square pattern given by columns, by rows, or the reverse: indptr, indices, and where each entry stood."""
     import scipy.sparse as sp
 
     n = len(ptr) - 1
